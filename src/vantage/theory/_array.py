@@ -1,0 +1,45 @@
+"""The few places where the three array libraries differ."""
+
+from typing import Any
+
+import array_api_compat as compat
+
+Array = Any
+
+
+def namespace(*arrays: Any) -> Any:
+    """The array-API namespace that the given arrays share (NumPy, JAX or PyTorch); numbers and None are skipped."""
+    return compat.array_namespace(*[x for x in arrays if hasattr(x, "shape")])
+
+
+def stop_gradient(x: Any) -> Any:
+    """x as data: its value, with no gradient flowing into whatever computed it."""
+    if compat.is_torch_array(x):
+        return x.detach()
+    if compat.is_jax_array(x):
+        from jax.lax import stop_gradient as freeze
+
+        return freeze(x)
+    return x
+
+
+def is_traced(x: Any) -> bool:
+    """Whether x is inside a JAX transformation, where its values cannot be looked at."""
+    if not compat.is_jax_array(x):
+        return False
+    from jax.core import Tracer
+
+    return isinstance(x, Tracer)
+
+
+def like(value: float, x: Any) -> Any:
+    """A 0-d array of x's dtype and device; a Python float would not do for functions that want two arrays."""
+    xp = namespace(x)
+    return xp.asarray(value, dtype=x.dtype, device=compat.device(x)) if not compat.is_jax_array(x) else xp.asarray(value, dtype=x.dtype)
+
+
+def take_last(x: Any, index: Any) -> Any:
+    """x[…, index[…]]: one entry of the last axis for each leading position."""
+    xp = namespace(x)
+    index = xp.astype(index, xp.int64) if not compat.is_jax_array(x) else index
+    return xp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
