@@ -20,7 +20,7 @@ Policy = Float[Array, "S A"] | Int[Array, " S"]
 TimeWeighting = Literal["discounted", "undiscounted"]
 
 
-def state_values(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*t S"]:
+def state_values(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*T1 S"]:
     """V(s) = Σ_a π(a|s) Σ_s' P(s'|s,a) [R(s,a,s') + γ V(s')], 0 in terminal states (theory 6.3).
 
     Shapes: `[S]`; with a horizon V_t(s), `[H+1, S]`. Units of discounted reward. Sparse MDPs are solved iteratively
@@ -37,12 +37,12 @@ def state_values(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[
     return V
 
 
-def action_values(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*t S A"]:
+def action_values(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*T S A"]:
     """Q(s,a) = Σ_s' P(s'|s,a) [R(s,a,s') + γ V(s')] (theory 6.4). Shapes: `[S, A]`, or `[H, S, A]`."""
     return values_to_action_values(mdp, state_values(mdp, policy, horizon))
 
 
-def advantages(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*t S A"]:
+def advantages(mdp: MDP, policy: Policy, horizon: int | None = None) -> Float[Array, "*T S A"]:
     """A(s,a) = Q(s,a) − V(s) (theory 6.6); 0 in terminal states. Shapes: `[S, A]`, or `[H, S, A]`."""
     return expected_td_error(mdp, state_values(mdp, policy, horizon))
 
@@ -53,7 +53,7 @@ def expected_return(mdp: MDP, policy: Policy, horizon: int | None = None) -> flo
     return float(mdp.rho @ (V if horizon is None else V[0]))
 
 
-def occupancy(mdp: MDP, policy: Policy, horizon: int | None = None, discounted: bool = True) -> Float[Array, "*t S"]:
+def occupancy(mdp: MDP, policy: Policy, horizon: int | None = None, discounted: bool = True) -> Float[Array, "*T S"]:
     """d(s) = Σ_t γ^t P(s_t = s), the visits in which a decision is made; terminal states count 0 (theory 5.1).
 
     Shapes: `[S]`, summing to 1/(1−γ) if the world never ends; with a horizon one row γ^t P(s_t = s) for each t,
@@ -91,7 +91,7 @@ def policy_gradient(
     return gradient if horizon is None else gradient.sum(0)
 
 
-def values_to_action_values(mdp: MDP, values: Float[Array, "*t S"]) -> Float[Array, "*t S A"]:
+def values_to_action_values(mdp: MDP, values: Float[Array, "*T1 S"]) -> Float[Array, "*T S A"]:
     """Q(s,a) = Σ_s' P(s'|s,a) [R(s,a,s') + γ V(s')] for any V, right or wrong (theory 6.5).
 
     Shapes: `[S]` → `[S, A]`; time-dependent `[H+1, S]` → `[H, S, A]`. V counts as 0 where the world has ended:
@@ -105,13 +105,16 @@ def values_to_action_values(mdp: MDP, values: Float[Array, "*t S"]) -> Float[Arr
     return mdp.expected_reward + mdp.gamma * expected
 
 
-def action_values_to_values(mdp: MDP, policy: Policy, action_values: Float[Array, "*t S A"]) -> Float[Array, "*t S"]:
-    """V(s) = Σ_a π(a|s) Q(s,a), 0 in terminal states (theory 6.5). Shapes: `[S, A]` → `[S]`; `[H, S, A]` → `[H+1, S]`."""
+def action_values_to_values(mdp: MDP, policy: Policy, action_values: Float[Array, "*T S A"]) -> Float[Array, "*T1 S"]:
+    """V(s) = Σ_a π(a|s) Q(s,a), 0 where the world has ended (theory 6.5).
+
+    Shapes: `[S, A]` → `[S]`; time-dependent `[H, S, A]` → `[H+1, S]`.
+    """
     V = np.where(mdp.terminal, 0.0, _mean(as_policy(mdp, policy), np.asarray(action_values)))
     return V if V.ndim == 1 else np.concatenate([V, np.zeros_like(V[:1])])
 
 
-def expected_td_error(mdp: MDP, values: Float[Array, "*t S"]) -> Float[Array, "*t S A"]:
+def expected_td_error(mdp: MDP, values: Float[Array, "*T1 S"]) -> Float[Array, "*T S A"]:
     """E[δ|s,a] = Σ_s' P(s'|s,a) [R(s,a,s') + γ V(s')] − V(s) for any V; 0 in terminal states (theory 6.6).
 
     Equal to A(s,a) when V is the policy's own. Shapes: `[S]` → `[S, A]`; `[H+1, S]` → `[H, S, A]`.
@@ -145,22 +148,20 @@ def policy_kl(p: Float[Array, "S A"], q: Float[Array, "S A"]) -> Float[Array, " 
 
 
 def fisher(mdp: MDP, theta: Float[Array, "S A"], horizon: int | None = None) -> Float[Array, "SA SA"]:
-    """F = Σ_s d̄(s) Σ_a π(a|s) ∇log π(a|s) ∇log π(a|s)ᵀ with d̄ = d/Σd, `[S·A, S·A]`, for the softmax table θ (theory 8.4)."""
+    """F = Σ_s d̄(s) Σ_a π(a|s) ∇log π(a|s) ∇log π(a|s)ᵀ with d̄ = d/Σd, for the softmax table θ (theory 8.4).
+
+    Shape `[S·A, S·A]`, dense: row s·A + a. With a horizon d is summed over t.
+    """
     pi = softmax(theta)
     d = occupancy(mdp, pi, horizon).reshape(-1, mdp.n_states).sum(0)
-    blocks = (d / d.sum())[:, None, None] * (
-        np.einsum("sa,ab->sab", pi, np.eye(mdp.n_actions)) - pi[:, :, None] * pi[:, None, :]
-    )
-    return scipy.linalg.block_diag(*blocks)
+    covariance = np.einsum("sa,ab->sab", pi, np.eye(mdp.n_actions)) - np.einsum("sa,sb->sab", pi, pi)
+    return scipy.linalg.block_diag(*((d / d.sum())[:, None, None] * covariance))
 
 
 def surrogate(mdp: MDP, policy_old: Policy, policy_new: Policy, horizon: int | None = None) -> float:
     """L(π') = J(π) + Σ_s d_π(s) Σ_a π'(a|s) A_π(s,a): the first-order model of J(π') around π (theory 8.4)."""
-    gain = (
-        occupancy(mdp, policy_old, horizon)[..., None]
-        * as_policy(mdp, policy_new)
-        * advantages(mdp, policy_old, horizon)
-    )
+    d, A = occupancy(mdp, policy_old, horizon), advantages(mdp, policy_old, horizon)
+    gain = d * _mean(as_policy(mdp, policy_new), A)
     return expected_return(mdp, policy_old, horizon) + float(gain.sum())
 
 
@@ -193,7 +194,7 @@ def _require_end(mdp: MDP, P: Any, gamma: float) -> None:
         )
 
 
-def _values(mdp: MDP, values: Float[Array, "*t S"]) -> Float[Array, "*t S"]:
+def _values(mdp: MDP, values: Float[Array, "*T1 S"]) -> Float[Array, "*T1 S"]:
     V = np.asarray(values, dtype=np.float64)
     if V.ndim not in (1, 2) or V.shape[-1] != mdp.n_states or (V.ndim == 2 and len(V) < 2):
         raise ValueError(f"values have shape {V.shape}: give [S] or [H+1, S] with S = {mdp.n_states}.")
@@ -201,7 +202,7 @@ def _values(mdp: MDP, values: Float[Array, "*t S"]) -> Float[Array, "*t S"]:
     return V if V.ndim == 1 else np.concatenate([V[:-1], np.zeros_like(V[:1])])
 
 
-def _mean(pi: Float[Array, "S A"], x: Float[Array, "*t S A"]) -> Float[Array, "*t S"]:
+def _mean(pi: Float[Array, "S A"], x: Float[Array, "*T S A"]) -> Float[Array, "*T S"]:
     return np.einsum("sa,...sa->...s", pi, x)
 
 
