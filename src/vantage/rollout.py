@@ -1,7 +1,7 @@
 """The one record that flows through the library: world → rollout → Ψ → objective → update."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -68,8 +68,3 @@ class Rollout:
         """A new rollout with `f` applied to the named fields that are present."""
         present = {name: getattr(self, name) for name in names}
         return replace(self, **{name: f(x) for name, x in present.items() if x is not None})
-
-    @classmethod
-    def field_help(cls) -> dict[str, str]:
-        """The names of the fields, in order, for tables that are generated rather than typed."""
-        return {f.name: str(f.type) for f in fields(cls)}

@@ -35,7 +35,11 @@ def is_traced(x: Any) -> bool:
 def like(value: float, x: Any) -> Any:
     """A 0-d array of x's dtype and device; a Python float would not do for functions that want two arrays."""
     xp = namespace(x)
-    return xp.asarray(value, dtype=x.dtype, device=compat.device(x)) if not compat.is_jax_array(x) else xp.asarray(value, dtype=x.dtype)
+    return (
+        xp.asarray(value, dtype=x.dtype, device=compat.device(x))
+        if not compat.is_jax_array(x)
+        else xp.asarray(value, dtype=x.dtype)
+    )
 
 
 def take_last(x: Any, index: Any) -> Any:

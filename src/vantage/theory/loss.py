@@ -1,0 +1,143 @@
+"""The one place where outputs become a scalar, and where the one minus sign stands."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Bool, Float
+
+from vantage.theory import critics, divergences, importance, objectives, reduce
+from vantage.theory._array import Array, namespace, stop_gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What an update reads: rows of a rollout, with Ψ and the critic's target already computed and fixed. Shapes: all alike."""
+
+    log_prob: Float[Array, "*S"]
+    """log π_old(a_t|s_t)."""
+    psi: Float[Array, "*S"]
+    """Ψ_t."""
+    target: Float[Array, "*S"] | None = None
+    """R_t, what the critic is drawn to."""
+    value: Float[Array, "*S"] | None = None
+    """V_old(s_t)."""
+    reward: Float[Array, "*S"] | None = None
+    """The signal r_t; only the residual TD error reads it."""
+    discount: Float[Array, "*S"] | None = None
+    """γ_t; only the residual TD error reads it."""
+    mask: Bool[Array, "*S"] | None = None
+    weight: Float[Array, "*S"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the networks say now about the same rows; gradients flow through these alone."""
+
+    log_prob: Float[Array, "*S"]
+    """log π_θ(a_t|s_t)."""
+    entropy: Float[Array, "*S"] | None = None
+    """H(π_θ(·|s_t)); None where there is no closed form: −log π_θ(a_t|s_t) then stands in for it."""
+    kl: Float[Array, "*S"] | None = None
+    """KL(π_old(·|s_t)‖π_θ(·|s_t)), exact; None: its k3 estimate."""
+    value: Float[Array, "*S"] | None = None
+    """V_φ(s_t)."""
+    next_value: Float[Array, "*S"] | None = None
+    """V_φ(s_{t+1}); only the residual TD error reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What an objective may use, per decision: Ψ_t, log π_θ, r_t(θ) and KL(π_old‖π_θ)."""
+
+    psi: Float[Array, "*S"]
+    log_prob: Float[Array, "*S"]
+    ratio: Float[Array, "*S"]
+    kl: Float[Array, "*S"]
+
+
+class Plan(Protocol):
+    """The part of a Recipe that the loss reads."""
+
+    @property
+    def objective(self) -> Any: ...
+    @property
+    def critic(self) -> Any: ...
+    @property
+    def ent_coef(self) -> Any: ...
+    @property
+    def whiten(self) -> Any: ...
+
+
+def loss(
+    recipe: Plan,
+    batch: Batch,
+    outputs: Outputs,
+    *,
+    vf_coef: float | Float[Array, ""] = 1.0,
+    total: float | Float[Array, ""] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """What the update minimises.
+
+        −reduce(objective_t + c_ent H_t) + c_v · reduce(critic loss_t)
+
+    Ψ is whitened over the rows given if the recipe says so, then held fixed. `total` is the denominator of `reduce`: pass it to
+    split a batch into parts that add up. Masked rows, NaN included, change neither value nor gradient.
+    Shapes: all fields alike → scalar and a dict of scalar metrics. Source: Schulman et al. (2017) eq. 9.
+    """
+    mask, weight = batch.mask, batch.weight
+    terms = _terms(recipe, batch, outputs)
+    sampled = -terms.log_prob if outputs.entropy is None else _clean(outputs.entropy, mask)
+    gain = recipe.objective(terms)
+    surrogate = reduce.reduce(objectives.with_entropy(gain, sampled, recipe.ent_coef), mask, weight, total)
+    value = -surrogate
+    metrics = _policy_metrics(recipe, terms, batch)
+    metrics["train/policy_gradient_loss"] = -reduce.reduce(stop_gradient(gain), mask, weight, total)
+    metrics["train/entropy_loss"] = -reduce.mean(stop_gradient(sampled), mask, weight)
+    if recipe.critic is not None:
+        error = recipe.critic(_critic_batch(batch), _clean(outputs.value, mask), _clean(outputs.next_value, mask))
+        value_loss = reduce.reduce(error, mask, weight, total)
+        value = value + vf_coef * value_loss
+        metrics["train/value_loss"] = stop_gradient(value_loss)
+    metrics["train/loss"] = stop_gradient(value)
+    return value, metrics
+
+
+def _clean(x: Array | None, mask: Array | None) -> Array | None:
+    """Masked entries replaced before any exp or log can spread what stands there."""
+    return x if x is None or mask is None else namespace(x).where(mask, x, 0.0)
+
+
+def _critic_batch(batch: Batch) -> Batch:
+    parts = {
+        name: _clean(getattr(batch, name), batch.mask)
+        for name in ("log_prob", "psi", "target", "value", "reward", "discount")
+    }
+    return Batch(**parts, mask=batch.mask, weight=batch.weight)
+
+
+def _terms(recipe: Plan, batch: Batch, outputs: Outputs) -> Terms:
+    mask = batch.mask
+    log_prob, old = _clean(outputs.log_prob, mask), _clean(stop_gradient(batch.log_prob), mask)
+    psi = _clean(batch.psi, mask)
+    if recipe.whiten == "minibatch":
+        psi = reduce.whiten(psi, mask, batch.weight)
+    kl = divergences.k3(old, log_prob) if outputs.kl is None else _clean(outputs.kl, mask)
+    return Terms(psi=stop_gradient(psi), log_prob=log_prob, ratio=importance.ratio(log_prob, old), kl=kl)
+
+
+def _policy_metrics(recipe: Plan, terms: Terms, batch: Batch) -> dict[str, Array]:
+    mask, weight = batch.mask, batch.weight
+    ratio, old = stop_gradient(terms.ratio), _clean(stop_gradient(batch.log_prob), mask)
+    xp = namespace(ratio)
+    now = stop_gradient(terms.log_prob)
+    real = ratio if mask is None else xp.where(mask, ratio, 1.0)
+    metrics = {
+        "train/approx_kl": reduce.mean(divergences.k3(old, now), mask, weight),
+        "train/kl": reduce.mean(stop_gradient(terms.kl), mask, weight),
+        "train/ess": importance.effective_sample_size(ratio, mask) / reduce.total_steps(ratio, mask),
+        "train/ratio_deviation": xp.max(xp.abs(real - 1.0)),
+    }
+    outside = recipe.objective.outside(terms)
+    if outside is not None:
+        metrics["train/clip_fraction"] = reduce.mean(xp.astype(outside, ratio.dtype), mask, weight)
+    return metrics

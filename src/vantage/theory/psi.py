@@ -1,0 +1,201 @@
+"""Ψ_t: the ways of weighing a step in the policy gradient ∇J = E_{τ∼π_θ}[Σ_t Ψ_t ∇log π_θ(a_t|s_t)].
+
+Each function maps a sampled `[T, B]` record to a sampled `[T, B]` weight; none estimates an expectation by itself, and
+none stops gradients. The two remaining Ψ, R(τ) and G_t, are `total_return` and `reward_to_go` in `returns`.
+"""
+
+from jaxtyping import Bool, Float, Int
+
+from vantage.theory._array import Array, namespace, take_last
+from vantage.theory.scan import reverse_scan, shift_back
+
+
+def td_error(
+    reward: Float[Array, "*S"],
+    value: Float[Array, "*S"],
+    next_value: Float[Array, "*S"],
+    discount: Float[Array, "*S"],
+) -> Float[Array, "*S"]:
+    """The temporal-difference error of the state value.
+
+        δ_t = r_t + γ_t V(s_{t+1}) − V(s_t)
+
+    Shapes: all `*S`. Units: reward. With V = V_π: E_{s_{t+1}∼P(·|s_t,a_t)}[δ_t] = A_π(s_t, a_t); with V = V_π + e it is
+    biased for A_π by γ E[e(s_{t+1})] − e(s_t). Source: Sutton & Barto (2018) eq. 6.5; theory 6.6.
+    """
+    return reward + discount * next_value - value
+
+
+def gae(
+    reward: Float[Array, "T *B"],
+    value: Float[Array, "T *B"],
+    next_value: Float[Array, "T *B"],
+    discount: Float[Array, "T *B"],
+    last: Bool[Array, "T *B"],
+    lam: float | Float[Array, ""],
+    mask: Bool[Array, "T *B"] | None = None,
+) -> Float[Array, "T *B"]:
+    """Generalised advantage estimation: TD errors summed with weight (γλ)^l up to the end of the segment.
+
+        Â_t = δ_t + γ_t λ (1 − last_t) Â_{t+1}   (= Σ_l (γλ)^l δ_{t+l})
+
+    Shapes `[T, …]`. Units: reward. λ = 0: the TD error. λ = 1: G_t − V(s_t). Unbiased for A_π if V = V_π (any λ); the
+    gradient it gives is unbiased for every V if λ = 1 and segments end by termination.
+    Source: Schulman et al. (2016) eq. 16; theory 8.3.
+    """
+    xp = namespace(reward)
+    delta = td_error(reward, value, next_value, discount)
+    return reverse_scan(delta, xp.where(last, 0.0, discount * lam), mask)
+
+
+def lambda_return(
+    reward: Float[Array, "T *B"],
+    value: Float[Array, "T *B"],
+    next_value: Float[Array, "T *B"],
+    discount: Float[Array, "T *B"],
+    last: Bool[Array, "T *B"],
+    lam: float | Float[Array, ""],
+    mask: Bool[Array, "T *B"] | None = None,
+) -> Float[Array, "T *B"]:
+    """The λ-return, the critic's target that belongs to GAE(λ).
+
+        R_t = Â_t + V(s_t)
+
+    Shapes `[T, …]`. Units: reward. λ = 0: r_t + γ_t V(s_{t+1}); λ = 1: G_t. Source: Sutton & Barto (2018) eq. 12.2; theory 8.7.
+    """
+    xp = namespace(reward)
+    target = gae(reward, value, next_value, discount, last, lam, mask) + value
+    return target if mask is None else xp.where(mask, target, 0.0)
+
+
+def k_step(
+    reward: Float[Array, "T *B"],
+    value: Float[Array, "T *B"],
+    next_value: Float[Array, "T *B"],
+    discount: Float[Array, "T *B"],
+    last: Bool[Array, "T *B"],
+    k: int,
+    mask: Bool[Array, "T *B"] | None = None,
+) -> Float[Array, "T *B"]:
+    """The k-step advantage: k rewards are sampled, then the critic is trusted; cut earlier where the segment ends.
+
+        Â_t^{(k)} = r_t + γ r_{t+1} + … + γ^{k−1} r_{t+k−1} + γ^k V(s_{t+k}) − V(s_t) = Σ_{l<k} γ^l δ_{t+l}
+
+    Shapes `[T, …]`; k counts decisions, so masked rows do not use it up. Units: reward. k = 1: the TD error.
+    Raises ValueError for k < 1. Source: Schulman et al. (2016) eq. 11-14.
+    """
+    if k < 1:
+        raise ValueError(f"k_step: k = {k} must be at least 1; k = 1 is the TD error")
+    xp = namespace(reward)
+    real = mask if mask is not None else xp.ones_like(last)
+    delta = xp.where(real, td_error(reward, value, next_value, discount), 0.0)
+    decay = xp.where(xp.logical_or(last, xp.logical_not(real)), 0.0, discount)
+    total = delta
+    for _ in range(min(k, reward.shape[0]) - 1):
+        total = delta + decay * shift_back(_next_real(xp, total, real))
+    return total
+
+
+def _next_real(xp, x, real):
+    """x at the nearest real row at or after each row (0 if there is none)."""
+    return reverse_scan(xp.where(real, x, 0.0), xp.where(real, 0.0 * x, 1.0 + 0.0 * x))
+
+
+def vtrace(
+    reward: Float[Array, "T *B"],
+    value: Float[Array, "T *B"],
+    next_value: Float[Array, "T *B"],
+    discount: Float[Array, "T *B"],
+    last: Bool[Array, "T *B"],
+    ratio: Float[Array, "T *B"],
+    lam: float | Float[Array, ""] = 1.0,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    mask: Bool[Array, "T *B"] | None = None,
+) -> tuple[Float[Array, "T *B"], Float[Array, "T *B"]]:
+    """V-trace: the value target v_t and the advantage for a policy π other than the one that acted.
+
+        v_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l} δ_{t+l},   ρ = min(ρ̄, π/μ),   c = λ min(c̄, π/μ)
+        Â_t = ρ_t (r_t + γ_t v_{t+1} − V(s_t)),   v_{t+1} = V(s_{t+1}) at the end of a segment
+
+    Shapes `[T, …]`; `ratio` is π(a_t|s_t)/μ(a_t|s_t). Units: reward. With ratio 1 and λ = 1: v_t = G_t.
+    Source: Espeholt et al. (2018) eq. 1 and section 4.2.
+    """
+    xp = namespace(reward)
+    rho = xp.where(ratio > rho_bar, rho_bar, ratio)
+    trace = lam * xp.where(ratio > c_bar, c_bar, ratio)
+    correction = rho * td_error(reward, value, next_value, discount)
+    target = value + reverse_scan(correction, xp.where(last, 0.0, discount * trace), mask)
+    real = mask if mask is not None else xp.ones_like(last)
+    reached = xp.where(last, next_value, shift_back(_next_real(xp, target, real)))
+    psi = rho * td_error(reward, value, reached, discount)
+    return (target, psi) if mask is None else (xp.where(mask, target, 0.0), xp.where(mask, psi, 0.0))
+
+
+def action_value(q: Float[Array, "*S A"], action: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """Q(s_t, a_t) of the action taken, read from the values of all actions.
+
+    Shapes `[…, A]`, `[…]` → `[…]`. Units: reward. Unbiased as Ψ if Q = Q_π. Source: theory 6.1(4), 6.4.
+    """
+    return take_last(q, action)
+
+
+def advantage(
+    q: Float[Array, "*S A"], action: Int[Array, "*S"], probabilities: Float[Array, "*S A"]
+) -> Float[Array, "*S"]:
+    """A(s_t, a_t) from the values of all actions under the policy's probabilities.
+
+        A(s, a) = Q(s, a) − V(s),   V(s) = Σ_a π(a|s) Q(s, a)
+
+    Shapes `[…, A]`, `[…]`, `[…, A]` → `[…]`. Units: reward. Unbiased as Ψ if Q = Q_π. Source: theory 6.1(5), 6.5.
+    """
+    return action_value(q, action) - expected_value(q, probabilities)
+
+
+def expected_value(q: Float[Array, "*S A"], probabilities: Float[Array, "*S A"]) -> Float[Array, "*S"]:
+    """V(s) = E_{a∼π(·|s)}[Q(s, a)] = Σ_a π(a|s) Q(s, a).
+
+    Shapes `[…, A]`, `[…, A]` → `[…]`. Units: reward. An action of probability 0 counts nothing, whatever its Q.
+    Source: theory 6.5.
+    """
+    xp = namespace(q)
+    return xp.sum(xp.where(probabilities > 0, probabilities * q, 0.0), axis=-1)
+
+
+def mean_baseline(
+    x: Float[Array, "*S"],
+    key: Int[Array, "*S"],
+    mask: Bool[Array, "*S"] | None = None,
+    weight: Float[Array, "*S"] | None = None,
+    leave_one_out: bool = False,
+) -> Float[Array, "*S"]:
+    """A baseline b made from the samples: the mean of x over all entries that carry the same key.
+
+        b_i = Σ_{j: key_j = key_i} w_j x_j / Σ_{j: key_j = key_i} w_j        (leave_one_out: j ≠ i)
+
+    Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys are
+    integers ≥ 0. Units: those of x. The plain mean contains x_i itself, which shrinks the expected gradient by
+    (1 − 1/n); leave-one-out (RLOO) does not. A member without companions has the leave-one-out baseline 0.
+    Source: theory 6.1(3); Kool et al. (2019).
+    """
+    xp = namespace(x)
+    flat, label = xp.reshape(x, (-1,)), xp.reshape(key, (-1,))
+    w = xp.ones_like(flat) if weight is None else xp.reshape(weight, (-1,))
+    if mask is not None:
+        real = xp.reshape(mask, (-1,))
+        flat, w = xp.where(real, flat, 0.0), xp.where(real, w, 0.0)
+    total, count = _sum_by_key(xp, w * flat, label), _sum_by_key(xp, w, label)
+    if leave_one_out:
+        total, count = total - w * flat, count - w
+    mean = xp.where(count > 1e-9, total / xp.where(count > 1e-9, count, 1.0), 0.0)
+    mean = mean if mask is None else xp.where(xp.reshape(mask, (-1,)), mean, 0.0)
+    return xp.reshape(mean, x.shape)
+
+
+def _sum_by_key(xp, x, key):
+    """For each entry the sum of x over all entries with its key: sorted prefix sums, so O(n log n) and jittable."""
+    order = xp.argsort(key)
+    prefix = xp.concat([xp.zeros_like(x[:1]), xp.cumulative_sum(xp.take(x, order, axis=0))])
+    ranked = xp.take(key, order, axis=0)
+    first, behind = xp.searchsorted(ranked, key, side="left"), xp.searchsorted(ranked, key, side="right")
+    return xp.take(prefix, behind, axis=0) - xp.take(prefix, first, axis=0)

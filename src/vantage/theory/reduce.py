@@ -1,0 +1,100 @@
+"""From `[T, B]` to a number, with the denominator said aloud.
+
+    reduce(x) = Σ_{t,b} w_b m_{tb} x_{tb} / total
+
+The same x gives another number for another `total`: steps (a mean over decisions), columns (Σ over time, mean over columns: the one
+whose policy gradient is literally ∇J), trajectories, or a constant. Since `total` may be passed in, a batch can be split in
+any way and the parts still add up to the whole.
+"""
+
+from jaxtyping import Bool, Float
+
+from vantage.theory._array import Array, namespace
+
+
+def _weights(x: Array, mask: Array | None, weight: Array | None) -> Array:
+    xp = namespace(x)
+    w = xp.ones_like(x) if weight is None else weight + xp.zeros_like(x)
+    return w if mask is None else xp.where(mask, w, 0.0)
+
+
+def _sum(x: Array, mask: Array | None, weight: Array | None) -> Array:
+    xp = namespace(x)
+    clean = x if mask is None else xp.where(mask, x, 0.0)
+    return xp.sum(clean * _weights(clean, mask, weight))
+
+
+def total_steps(x: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None, weight: Array | None = None) -> Array:
+    """The (weighted) number of real steps, Σ_{t,b} w_b m_{tb}. Shapes: any → scalar; x gives shape and dtype only."""
+    return namespace(x).sum(_weights(x, mask, weight))
+
+
+def total_columns(x: Float[Array, "T B"], mask: Bool[Array, "T B"] | None = None, weight: Array | None = None) -> Array:
+    """The (weighted) number of columns, Σ_b w_b, of those with a real step. Shapes `[T, B]` → scalar."""
+    return namespace(x).sum(namespace(x).max(_weights(x, mask, weight), axis=0))
+
+
+def total_trajectories(
+    x: Float[Array, "T B"],
+    last: Bool[Array, "T B"],
+    mask: Bool[Array, "T B"] | None = None,
+    weight: Array | None = None,
+) -> Array:
+    """The (weighted) number of segments, Σ_{t,b} w_b m_{tb} last_{tb}. Shapes `[T, B]` → scalar."""
+    xp = namespace(x)
+    return xp.sum(xp.where(last, _weights(x, mask, weight), 0.0))
+
+
+def reduce(
+    x: Float[Array, "*S"],
+    mask: Bool[Array, "*S"] | None = None,
+    weight: Array | None = None,
+    total: float | Float[Array, ""] | None = None,
+) -> Float[Array, ""]:
+    """The weighted sum over real entries, divided by `total`.
+
+        Σ w m x / total,    total = Σ w m unless given
+
+    Shapes: any → scalar. Units: those of x. What stands under the mask, NaN included, has no influence.
+    """
+    return _sum(x, mask, weight) / (total_steps(x, mask, weight) if total is None else total)
+
+
+def mean(x: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None, weight: Array | None = None) -> Float[Array, ""]:
+    """The weighted mean over real entries, Σ w m x / Σ w m. Shapes: any → scalar."""
+    return reduce(x, mask, weight)
+
+
+def variance(
+    x: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None, weight: Array | None = None, ddof: int = 0
+) -> Float[Array, ""]:
+    """The weighted variance over real entries.
+
+        Σ w m (x − mean)² / (Σ w m − ddof)
+
+    Shapes: any → scalar. Units: x². `ddof=0` is the population variance, `ddof=1` the sample variance (for unit weights).
+    """
+    centred = (x - mean(x, mask, weight)) ** 2
+    return _sum(centred, mask, weight) / (total_steps(x, mask, weight) - ddof)
+
+
+def whiten(
+    x: Float[Array, "*S"],
+    mask: Bool[Array, "*S"] | None = None,
+    weight: Array | None = None,
+    *,
+    shift: bool = True,
+    eps: float = 1e-8,
+    ddof: int = 0,
+) -> Float[Array, "*S"]:
+    """x scaled to unit variance and, unless `shift=False`, centred.
+
+        (x − mean) / (√Var + eps)
+
+    Shapes: any → the same; masked entries become 0. Units: none. As a transformation of Ψ it rescales the gradient and, because the
+    mean holds each sample itself, biases it at order 1/n. Source: Huang et al. (2022), detail 7.
+    """
+    xp = namespace(x)
+    centred = x - mean(x, mask, weight) if shift else x
+    scaled = centred / (xp.sqrt(variance(x, mask, weight, ddof)) + eps)
+    return scaled if mask is None else xp.where(mask, scaled, 0.0)
