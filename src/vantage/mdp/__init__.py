@@ -16,10 +16,9 @@ from vantage.mdp.exact import (
     state_values,
     surrogate,
     trajectory_log_prob,
-    transition_matrix,
     values_to_action_values,
 )
-from vantage.mdp.model import MDP, as_policy, softmax, uniform
+from vantage.mdp.model import MDP, as_policy, softmax, transition_matrix, uniform
 from vantage.mdp.sparse import random_sparse
 from vantage.mdp.trajectories import sample, trajectories
 

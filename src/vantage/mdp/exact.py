@@ -13,10 +13,9 @@ import scipy.special
 from jaxtyping import Float, Int
 
 from vantage.mdp import sparse
-from vantage.mdp.model import MDP, as_policy, softmax
+from vantage.mdp.model import MDP, Policy, as_policy, softmax, transition_matrix
 
 Array = Any
-Policy = Float[Array, "S A"] | Int[Array, " S"]
 TimeWeighting = Literal["discounted", "undiscounted"]
 
 
@@ -163,16 +162,6 @@ def surrogate(mdp: MDP, policy_old: Policy, policy_new: Policy, horizon: int | N
     d, A = occupancy(mdp, policy_old, horizon), advantages(mdp, policy_old, horizon)
     gain = d * _mean(as_policy(mdp, policy_new), A)
     return expected_return(mdp, policy_old, horizon) + float(gain.sum())
-
-
-def transition_matrix(mdp: MDP, policy: Policy) -> Any:
-    """P_π(s'|s) = Σ_a π(a|s) P(s'|s,a), `[S, S]`, sparse if the MDP is; rows of terminal states are zero."""
-    pi = as_policy(mdp, policy)
-    if not mdp.is_sparse:
-        return np.einsum("sa,sat->st", pi, mdp.P)
-    data = mdp.P.data * np.repeat(pi.reshape(-1), np.diff(mdp.P.indptr))
-    shape = (mdp.n_states, mdp.n_states)
-    return scipy.sparse.csr_array((data, mdp.P.indices, mdp.P.indptr[:: mdp.n_actions]), shape=shape)
 
 
 def _solve(P: Any, b: Float[Array, " S"], gamma: float, transpose: bool = False) -> Float[Array, " S"]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 Array = Any
 Matrix = Any  # a dense array or a SciPy sparse one
+Policy = Float[Array, "S A"] | Int[Array, " S"]
 TOLERANCE = 1e-9
 
 
@@ -119,7 +120,7 @@ def softmax(theta: Float[Array, "*T S A"]) -> Float[Array, "*T S A"]:
     return scipy.special.softmax(np.asarray(theta, dtype=np.float64), axis=-1)
 
 
-def as_policy(mdp: MDP, policy: Float[Array, "S A"] | Int[Array, " S"]) -> Float[Array, "S A"]:
+def as_policy(mdp: MDP, policy: Policy) -> Float[Array, "S A"]:
     """A policy as the table π(a|s): a deterministic one, actions `[S]` (theory 1.1), becomes one-hot rows.
 
     Raises ValueError if the shape, an action, or the sum of a row is wrong.
@@ -136,6 +137,16 @@ def as_policy(mdp: MDP, policy: Float[Array, "S A"] | Int[Array, " S"]) -> Float
             f"give probabilities of shape {(S, A)} or integer actions of shape {(S,)}."
         )
     return _distribution("policy", table)
+
+
+def transition_matrix(mdp: MDP, policy: Policy) -> Any:
+    """P_π(s'|s) = Σ_a π(a|s) P(s'|s,a), `[S, S]`, sparse if the MDP is; rows of terminal states are zero."""
+    pi = as_policy(mdp, policy)
+    if not mdp.is_sparse:
+        return np.einsum("sa,sat->st", pi, mdp.P)
+    data = mdp.P.data * np.repeat(pi.reshape(-1), np.diff(mdp.P.indptr))
+    shape = (mdp.n_states, mdp.n_states)
+    return sp.csr_array((data, mdp.P.indices, mdp.P.indptr[:: mdp.n_actions]), shape=shape)
 
 
 def _distribution(name: str, value: Any) -> Float[Array, "*N K"]:
