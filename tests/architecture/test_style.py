@@ -1,0 +1,85 @@
+"""One copy of each formula, one minus sign, and sizes a reader can hold."""
+
+import ast
+import re
+
+import pytest
+
+from tests.architecture.source import Module, functions, modules
+
+ONE_COPY = {
+    "the clipped ratio": (r"clip\(\w*ratio\w*, 1\.?0? - ", "theory.objectives"),
+    "the ratio π/π_old": (r"exp\(\w*log_?prob\w* - \w+\)", "theory.importance"),
+    "the TD error": (r"(?:reward|signal) \+ (?:self\.)?(?:discount|gamma) \* next_value - value\b", "theory.psi"),
+    "the k3 estimator": (r"expm1\(|exp\((\w+)\) - 1\.?0? - \1\b|exp\((\w+)\) - \2 - 1", "theory.divergences"),
+    "KL thresholds of β": (r"\bbeta \* (?:2(?:\.0)?|factor)\b", "theory.kl_control"),
+}
+"""Each formula as it would be retyped (a pattern over normalised source), and the only module where it may stand."""
+
+SOFT, HARD, FUNCTION, PARAMETERS = 300, 400, 60, 12
+ALLOWED = {"recipe": 600}
+"""recipe is a flat list of small choices, read one at a time."""
+GAIN = re.compile(r"\b(gain|surrogate|objective)\b")
+
+
+def normalised(module: Module) -> str:
+    """The code without comments or docstrings, `self.` and attribute owners of fields removed, spacing made uniform."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_Expr(self, node):
+            return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+        def visit_Attribute(self, node):
+            self.generic_visit(node)
+            return (
+                node if isinstance(node.value, ast.Name | ast.Attribute) and is_call(node) else ast.Name(id=node.attr)
+            )
+
+    calls = {id(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
+
+    def is_call(node: ast.AST) -> bool:
+        return id(node) in calls
+
+    return "\n".join(ast.unparse(Strip().visit(ast.parse(ast.unparse(node)))) for node in module.tree.body)
+
+
+@pytest.mark.parametrize("formula", ONE_COPY)
+def test_one_copy(formula):
+    pattern, home = ONE_COPY[formula]
+    found = {module.name for module in modules() if re.search(pattern, normalised(module))}
+    assert found == {home}, f"{formula} belongs in {home} alone: call it there"
+
+
+def negations(module: Module) -> list[int]:
+    """The lines that negate something maximised (a gain, a surrogate, an objective) whose gradient is not cut."""
+    return [
+        node.lineno
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and GAIN.search(ast.unparse(node.operand))
+        and "stop_gradient" not in ast.unparse(node.operand)
+    ]
+
+
+def test_one_minus_sign():
+    found = {module.name: negations(module) for module in modules() if module.part != "verify" and negations(module)}
+    assert list(found) == ["theory.loss"]
+    assert len(found["theory.loss"]) == 1
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_sizes(module):
+    limit = ALLOWED.get(module.name, HARD)
+    assert len(module.text.splitlines()) <= limit, f"a module is at most {limit} lines, better {SOFT}: split it"
+    for function in functions(module):
+        assert function.end_lineno is not None
+        length = function.end_lineno - function.lineno + 1
+        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        assert length <= FUNCTION, f"{function.name} has {length} lines, at most {FUNCTION}: split it"
+        assert len(arguments) <= PARAMETERS, f"{function.name} has {len(arguments)} parameters, at most {PARAMETERS}"
+
+
+def test_the_package_stays_small():
+    lines = sum(len(module.text.splitlines()) for module in modules())
+    assert lines <= 10_000, f"{lines} lines"
