@@ -82,26 +82,32 @@ class LearnedBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class StateMean:
-    """b(s_t): the mean of G over the visits to the same state in the batch; observations are state numbers. Theory 6.1(3)."""
+    """b(s_t): the mean of G over the visits to the same state in the batch; observations are state numbers. Theory 6.1(3).
+
+    A batch is the whole rollout, or one group of its columns where `Rollout.group` is set. `leave_one_out` leaves out the
+    visits of one's own episode, for what follows a_t must not stand in its baseline.
+    """
 
     leave_one_out: bool = False
     needs_value = False
 
     def __call__(self, r: Any, gain: Array) -> Array:
-        return psi.mean_baseline(gain, r.observation, r.mask, leave_one_out=self.leave_one_out)
+        key = r.observation
+        if r.group is not None:
+            key = key + (namespace(key).max(key) + 1) * r.group
+        return psi.mean_baseline(gain, key, r.mask, leave_out=r.episode if self.leave_one_out else None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchMean:
-    """b: the mean of G over all steps of the batch."""
+    """b: the mean of G over all steps of the batch; `leave_one_out` leaves out those of one's own episode."""
 
     leave_one_out: bool = False
     needs_value = False
 
     def __call__(self, r: Any, gain: Array) -> Array:
-        return psi.mean_baseline(
-            gain, 0 * namespace(gain).astype(gain, r.time.dtype), r.mask, leave_one_out=self.leave_one_out
-        )
+        own = r.episode
+        return psi.mean_baseline(gain, 0 * own, r.mask, leave_out=own if self.leave_one_out else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +118,8 @@ class GroupMean:
     needs_value = False
 
     def __call__(self, r: Any, gain: Array) -> Array:
-        return psi.mean_baseline(gain[0], r.group, leave_one_out=self.leave_one_out) + 0.0 * gain
+        columns = r.episode[0] if self.leave_one_out else None
+        return psi.mean_baseline(gain[0], r.group, leave_out=columns) + 0.0 * gain
 
 
 Baseline = LearnedBaseline | StateMean | BatchMean | GroupMean

@@ -6,6 +6,8 @@ from typing import Any
 
 from jaxtyping import Bool, Float, Int
 
+from vantage.theory._array import namespace
+
 Array = Any
 
 
@@ -63,6 +65,15 @@ class Rollout:
     def row_weight(self) -> Any:
         """`weight` spread over rows, `[T, B]`; 1.0 where columns are not weighted."""
         return 1.0 if self.weight is None else self.weight + 0.0 * self.reward
+
+    @property
+    def episode(self) -> Int[Array, "T B"]:
+        """A number for each episode segment, `[T, B]`: equal for rows of one, different across; the column's own in row 0."""
+        xp = namespace(self.last)
+        steps, columns = self.shape
+        ended = xp.astype(self.last, xp.int64 if steps * columns > 2**31 - 1 else xp.int32)
+        before = xp.cumulative_sum(ended, axis=0) - ended
+        return before * columns + xp.arange(columns)[None, :]
 
     def map(self, f: Callable[[Any], Any], *names: str) -> "Rollout":
         """A new rollout with `f` applied to the named fields that are present."""

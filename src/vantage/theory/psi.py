@@ -167,15 +167,16 @@ def mean_baseline(
     key: Int[Array, "*S"],
     mask: Bool[Array, "*S"] | None = None,
     weight: Float[Array, "*S"] | None = None,
-    leave_one_out: bool = False,
+    leave_out: Int[Array, "*S"] | None = None,
 ) -> Float[Array, "*S"]:
     """A baseline b made from the samples: the mean of x over all entries that carry the same key.
 
-        b_i = Σ_{j: key_j = key_i} w_j x_j / Σ_{j: key_j = key_i} w_j        (leave_one_out: j ≠ i)
+        b_i = Σ_{j∈K_i} w_j x_j / Σ_{j∈K_i} w_j,   K_i = {j: key_j = key_i}   (and leave_out_j ≠ leave_out_i, if given)
 
-    Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys are
-    integers ≥ 0. Units: those of x. The plain mean contains x_i itself, which shrinks the expected gradient by
-    (1 − 1/n); leave-one-out (RLOO) does not. A member without companions has the leave-one-out baseline 0.
+    Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys and
+    leave_out are integers ≥ 0. Units: those of x. The plain mean contains x_i itself, which shrinks the expected
+    gradient by (1 − 1/n) for n independent entries; it stays unbiased if everything that depends on a_i is left out: with
+    `leave_out` the number of the column (RLOO) or episode. Without companions b_i = 0.
     Source: theory 6.1(3); Kool et al. (2019).
     """
     xp = namespace(x)
@@ -185,8 +186,10 @@ def mean_baseline(
         real = xp.reshape(mask, (-1,))
         flat, w = xp.where(real, flat, 0.0), xp.where(real, w, 0.0)
     total, count = _sum_by_key(xp, w * flat, label), _sum_by_key(xp, w, label)
-    if leave_one_out:
-        total, count = total - w * flat, count - w
+    if leave_out is not None:
+        own = xp.reshape(leave_out, (-1,))
+        own = label * (xp.max(own) + 1) + own
+        total, count = total - _sum_by_key(xp, w * flat, own), count - _sum_by_key(xp, w, own)
     mean = xp.where(count > 1e-9, total / xp.where(count > 1e-9, count, 1.0), 0.0)
     mean = mean if mask is None else xp.where(xp.reshape(mask, (-1,)), mean, 0.0)
     return xp.reshape(mean, x.shape)
