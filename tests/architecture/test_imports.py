@@ -24,6 +24,7 @@ AT_HOME = {
     "equinox": ("control",),
     "optax": ("control",),
     "gymnasium": ("control", "mdp.env", "mdp.jax_env"),
+    "matplotlib": ("lab.figures",),
     "torch": ("language",),
     "transformers": ("language",),
 }
