@@ -136,7 +136,8 @@ def test_a_skipped_block_gives_its_reason():
 
 
 def test_blocks_are_found():
-    text = "<!-- run -->\n```bash\nvantage train X \\\n  --seed 1 | jq . # one\n```\n\n  ```python\n  import vantage\n  ```\n"
+    text = "<!-- run -->\n```bash\nvantage train X \\\n  --seed 1 | jq . # one\n```\n\n"
+    text += "  ```python\n  import vantage\n  ```\n"
     shell, python = blocks_of("page", text)
     assert (shell.marker, shell.language, shell.line) == ("run", "bash", 2)
     assert command_lines(shell) == [["vantage", "train", "X", "--seed", "1"], ["jq", "."]]
