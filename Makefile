@@ -12,6 +12,7 @@ WORKERS     ?= 2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo test lint types docs unit slow learning verify benchmarks clean
 
 help:  ## this list
@@ -45,7 +46,7 @@ verify: $(VENV)/.core  ## every formula against exact values
 	$(BIN)/vantage verify
 
 benchmarks: $(VENV)/.core  ## what each benchmark measures, and its command
-	@for script in benchmarks/*.py; do \
+	@for script in $(wildcard benchmarks/*.py); do \
 		printf '%-44s' "$(BIN)/python $$script"; \
 		$(BIN)/python -c "import ast, sys; print((ast.get_docstring(ast.parse(open(sys.argv[1]).read())) or '').split(chr(10))[0])" $$script; \
 	done
