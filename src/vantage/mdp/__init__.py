@@ -39,7 +39,8 @@ if TYPE_CHECKING:
         windy,
     )
     from vantage.mdp.env import MDPEnv, MDPVectorEnv
-    from vantage.mdp.learn import monte_carlo, q_learning, restart_values, sarsa, td0
+    from vantage.mdp.episodes import monte_carlo, restart_values
+    from vantage.mdp.learn import q_learning, sarsa, td0
     from vantage.mdp.solve import improve, policy_iteration, sweeps, value_iteration
 
 # Imported when first used: Gymnasium belongs to `env` alone.
@@ -55,12 +56,12 @@ _HOME = {
     "gridworld_3_5": "classics",
     "gridworld_4_1": "classics",
     "improve": "solve",
-    "monte_carlo": "learn",
+    "monte_carlo": "episodes",
     "policy_iteration": "solve",
     "q_learning": "learn",
     "random_mdp": "classics",
     "random_walk": "classics",
-    "restart_values": "learn",
+    "restart_values": "episodes",
     "sarsa": "learn",
     "sweeps": "solve",
     "td0": "learn",

@@ -26,11 +26,12 @@ class MDP:
     Raises ValueError naming the field if any of this does not hold.
     """
 
-    P: Float[Array, "S A S"] | Matrix
-    R: Float[Array, "S A S"] | Matrix
-    rho: Float[Array, " S"]
-    gamma: float
-    terminal: Bool[Array, " S"] = ()  # type: ignore[assignment]
+    # Given as anything that NumPy reads; kept as float64 arrays or CSR, and `terminal` as a mask.
+    P: Array | Matrix
+    R: Array | Matrix
+    rho: Array
+    gamma: float | int
+    terminal: Array = ()
 
     def __post_init__(self) -> None:
         rho = _distribution("rho", self.rho)
@@ -235,7 +236,7 @@ def _rewards(R: Any, P: Any, terminal: Bool[Array, " S"]) -> Float[Array, "S A S
     return sp.csr_array((data, P.indices, P.indptr), shape=P.shape)
 
 
-def _without(P: Any, leaves: Bool[Array, "S A"]) -> Any:
+def _without(P: Any, leaves: Bool[Array, "*N"]) -> Any:
     """P with the rows of terminal states empty, so that no formula needs to treat the end as a special case."""
     if not sp.issparse(P):
         return np.where(leaves[..., None], P, 0.0)

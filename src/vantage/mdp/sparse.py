@@ -113,7 +113,7 @@ def _rounding(P: Matrix, b: Any, gamma: float, x: Any, norm: Any) -> float:
 def _krylov(P: Matrix, b: Any, gamma: float, x: Any, target: float, norm: Any) -> Float[Array, " S"]:
     """BiCGSTAB, restarted on the residual, so that its loss of accuracy does not accumulate."""
     n = len(b)
-    system = sla.LinearOperator((n, n), matvec=lambda v: v - gamma * (P @ v), dtype=np.float64)
+    system = sla.aslinearoperator(sp.eye_array(n)) - gamma * sla.aslinearoperator(P)
     r = _residual(P, b, gamma, x)
     atol = 0.3 * target / np.sqrt(norm(np.ones(n)))  # BiCGSTAB stops by the 2-norm: ‖·‖_∞ ≤ ‖·‖₂, ‖·‖₁ ≤ √n ‖·‖₂
     for _ in range(8):
