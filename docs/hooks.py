@@ -23,6 +23,7 @@ MACROS = {
     "old": r"\mathrm{old}",
     "Var": r"\operatorname{Var}",
     "clip": r"\operatorname{clip}",
+    "substack": r"\begin{subarray}{c}#1\end{subarray}",
 }
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\(?:\(|\[)(.*?)\\(?:\)|\])</\1>', re.DOTALL)
 UNRECOGNISED = re.compile(r"\$[^\s\d$<][^<]{0,40}")
@@ -54,7 +55,9 @@ def reference() -> dict[str, str]:
     """`reference/NAME.md` → its text, one page a package or top-level module, in the order of the import law."""
     first = ["rollout", "recipe", "theory", "mdp", "control", "language", "world", "loop"]
     parts = [
-        path for path in PACKAGE.iterdir() if not path.name.startswith("_") and (path.is_dir() or path.suffix == ".py")
+        path
+        for path in PACKAGE.iterdir()
+        if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
     ]
     parts.sort(key=lambda path: (first.index(path.stem) if path.stem in first else len(first), path.stem))
     return {

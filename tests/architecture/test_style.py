@@ -17,8 +17,6 @@ ONE_COPY = {
 """Each formula as it would be retyped (a pattern over normalised source), and the only module where it may stand."""
 
 SOFT, HARD, FUNCTION, PARAMETERS = 300, 400, 60, 12
-ALLOWED = {"recipe": 600}
-"""recipe is a flat list of small choices, read one at a time."""
 GAIN = re.compile(r"\b(gain|surrogate|objective)\b")
 
 
@@ -70,8 +68,7 @@ def test_one_minus_sign():
 
 @pytest.mark.parametrize("module", modules(), ids=repr)
 def test_sizes(module):
-    limit = ALLOWED.get(module.name, HARD)
-    assert len(module.text.splitlines()) <= limit, f"a module is at most {limit} lines, better {SOFT}: split it"
+    assert len(module.text.splitlines()) <= HARD, f"a module is at most {HARD} lines, better {SOFT}: split it"
     for function in functions(module):
         assert function.end_lineno is not None
         length = function.end_lineno - function.lineno + 1
