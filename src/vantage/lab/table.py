@@ -81,7 +81,7 @@ class Lab:
         mdp: MDP,
         *,
         theta: Float[Array, "S A"] | None = None,
-        wrong: Float[Array, "*T S"] | None = None,
+        wrong: Float[Array, "*T1 S"] | None = None,
         horizon: int = 5,
         lambdas: tuple[float, ...] = (0.5, 0.95),
     ) -> None:
@@ -92,20 +92,20 @@ class Lab:
         self.gradient = exact.policy_gradient(mdp, self.theta, self.horizon)
         self.wrong = _wrong(self.values) if wrong is None else self._critic(wrong)
 
-    def _critic(self, values: Float[Array, "*T S"]) -> Float[Array, "T S"]:
+    def _critic(self, values: Float[Array, "*T1 S"]) -> Float[Array, "T1 S"]:
         values = np.broadcast_to(np.asarray(values, dtype=np.float64), self.values.shape)
         return np.concatenate([values[:-1], 0.0 * values[-1:]])
 
-    def rollout(self, values: Float[Array, "T S"], group: int = 1) -> Rollout:
+    def rollout(self, values: Float[Array, "T1 S"], group: int = 1) -> Rollout:
         """Every trajectory, or every n-tuple of them with `group=n`, with these values as the critic's."""
         return trajectories(self.mdp, self.policy, self.horizon, group=group, value=values)
 
-    def measure(self, psi: Any, values: Float[Array, "T S"] | None = None, group: int = 1) -> Moments:
+    def measure(self, psi: Any, values: Float[Array, "T1 S"] | None = None, group: int = 1) -> Moments:
         """Exact mean and covariance of ĝ under a Ψ: a type of `recipe`, or any function Rollout → `[T, B]`.
 
         values: the critic's, V_π unless given. group=n: ĝ is the mean over n trajectories seen together.
         """
-        return self._moments(psi, self.rollout(self.values if values is None else values, group))
+        return self.moments(psi, self.rollout(self.values if values is None else values, group))
 
     @cached_property
     def _rollouts(self) -> tuple[Rollout, Rollout, Rollout | None]:
@@ -113,35 +113,39 @@ class Lab:
         pairs = self.rollout(self.values, group=2) if right.shape[1] ** 2 <= MAX_PAIRS else None
         return right, self.rollout(self.wrong), pairs
 
-    def _moments(self, psi: Any, rollout: Rollout) -> Moments:
+    def weigh(self, psi: Any, rollout: Rollout) -> Float[Array, "T B"]:
+        """γ^t Ψ_t of a rollout, `[T, B]`; R(τ), which already counts from the start, takes no γ^t of its own."""
         weight = psi(rollout)
         weight = weight[0] if isinstance(weight, tuple) else weight
-        if not getattr(psi, "counts_from_start", False):
-            weight = weight * returns.discount_weight(rollout.time, rollout.gamma)
-        return moments(rollout, weight, self.mdp.n_states)
+        if getattr(psi, "counts_from_start", False):
+            return weight
+        return weight * returns.discount_weight(rollout.time, rollout.gamma)
+
+    def moments(self, psi: Any, rollout: Rollout) -> Moments:
+        """Exact mean and covariance of ĝ under a Ψ over an enumerated rollout of this lab."""
+        return moments(rollout, self.weigh(psi, rollout), self.mdp.n_states)
 
     def table(self) -> Table:
         """Each Ψ of theory 6.1 and 8.3: exact bias and standard deviation of the gradient from one trajectory."""
         rows = tuple(self._row(name, formula, make) for name, formula, make in self._estimators())
         rows = rows[:3] + self._paired_rows() + rows[3:]
+        listed = self._rollouts[0].shape[1]
         caption = (
-            f"{self.mdp!r}, {self.horizon} steps at most, {self._rollouts[0].shape[1]} trajectories listed, none sampled. "
-            "Zero means below 1e-10."
+            f"{self.mdp!r}, {self.horizon} steps at most: {listed} trajectories listed, none sampled.\n"
+            "bias = ‖E[ĝ] − ∇J‖ and std = √tr Cov[ĝ] of the gradient from one trajectory; 0 means below 1e-10."
         )
         return Table(rows, float(np.linalg.norm(self.gradient)), caption)
 
     def _row(self, name: str, formula: str, make: Callable[[Any], Any]) -> Row:
         right, wrong, _ = self._rollouts
-        found = [
-            self._moments(make(values), rollout) for values, rollout in ((self.values, right), (self.wrong, wrong))
-        ]
+        found = [self.moments(make(values), rollout) for values, rollout in ((self.values, right), (self.wrong, wrong))]
         return Row(name, formula, *self._numbers(found[0]), *self._numbers(found[1]))
 
     def _numbers(self, m: Moments) -> tuple[float, float]:
         return float(np.linalg.norm(m.mean - self.gradient)), m.variance**0.5
 
     def _paired_rows(self) -> tuple[Row, ...]:
-        """Baselines made from the samples need company: two trajectories at a time (no rows if the pairs are too many)."""
+        """Baselines made from the samples need company: two trajectories at a time, if the pairs are not too many."""
         pairs = self._rollouts[2]
         if pairs is None:
             return ()
@@ -150,7 +154,7 @@ class Lab:
             ("  minus the mean per state, n=2", "G_t − mean G(s_t)", False),
             ("  … of the other episode, n=2", "G_t − mean other G(s_t)", True),
         ):
-            numbers = self._numbers(self._moments(RewardToGo(baseline=StateMean(leave_one_out=leave)), pairs))
+            numbers = self._numbers(self.moments(RewardToGo(baseline=StateMean(leave_one_out=leave)), pairs))
             rows.append(Row(name, formula, *numbers, *numbers))
         return tuple(rows)
 
@@ -167,13 +171,13 @@ class Lab:
             yield f"GAE(λ = {lam:g})", "Σ_l (γλ)^l δ_{t+l}", lambda _, lam=lam: GAE(lam=lam)
         yield "GAE(λ = 1)", "Σ_l γ^l δ_{t+l}", lambda _: GAE(lam=1.0)
 
-    def _action_values(self, values: Float[Array, "T S"], r: Rollout) -> Float[Array, "T B A"]:
+    def _action_values(self, values: Float[Array, "T1 S"], r: Rollout) -> Float[Array, "T B A"]:
         return exact.values_to_action_values(self.mdp, values)[r.time, r.observation]
 
-    def _action_value(self, values: Float[Array, "T S"]) -> Estimator:
+    def _action_value(self, values: Float[Array, "T1 S"]) -> Estimator:
         return lambda r: weights.action_value(self._action_values(values, r), r.action)
 
-    def _advantage(self, values: Float[Array, "T S"]) -> Estimator:
+    def _advantage(self, values: Float[Array, "T1 S"]) -> Estimator:
         return lambda r: weights.advantage(self._action_values(values, r), r.action, self.policy[r.observation])
 
 
@@ -183,7 +187,7 @@ def _uneven(mdp: MDP) -> Float[Array, "S A"]:
     return 0.5 * np.cos(1.0 + 2.0 * index).reshape(mdp.n_states, mdp.n_actions)
 
 
-def _wrong(values: Float[Array, "T S"]) -> Float[Array, "T S"]:
+def _wrong(values: Float[Array, "T1 S"]) -> Float[Array, "T1 S"]:
     """V_π off by a quarter of its range, up in one state and down in the next."""
     error = 0.25 * float(np.ptp(values)) * (-1.0) ** np.arange(values.shape[1])
     return np.concatenate([values[:-1] + error, 0.0 * values[-1:]])

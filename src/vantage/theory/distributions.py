@@ -6,7 +6,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 
@@ -16,6 +16,7 @@ from vantage.theory._array import Array, namespace, take_last
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What a policy head must offer. `noise` says what `sample` wants: "uniform" in [0, 1) or "normal", one per action entry."""
 

@@ -1,7 +1,7 @@
 """The one place where outputs become a scalar, and where the one minus sign stands."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 
@@ -55,6 +55,7 @@ class Terms:
     kl: Float[Array, "*S"]
 
 
+@runtime_checkable
 class Plan(Protocol):
     """The part of a Recipe that the loss reads."""
 

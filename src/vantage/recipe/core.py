@@ -1,0 +1,92 @@
+"""The Recipe: Ψ × objective × critic loss × reuse × reduction × whitening."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from vantage.recipe.critic import CriticLoss, Squared
+from vantage.recipe.objective import Clip, Objective, Penalty
+from vantage.recipe.psi import GAE, Psi
+from vantage.recipe.reduction import Reduction, Steps
+from vantage.recipe.schedule import Coefficient, at, check
+from vantage.theory import reduce, returns
+from vantage.theory.loss import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One algorithm. γ belongs to the problem, learning rates to `Optim`.
+
+    Everything else that distinguishes algorithms is here.
+    """
+
+    psi: Psi = GAE()
+    """How a step is weighed."""
+    objective: Objective = Clip()
+    """What the actor's step maximises."""
+    critic: CriticLoss | None = Squared()
+    """What the critic's step minimises; None: there is no critic."""
+    n_epochs: int = 10
+    """k: how often each rollout is used."""
+    n_minibatches: int = 4
+    """Into how many parts a rollout is split, anew in each epoch."""
+    ent_coef: Coefficient = 0.0
+    """c_ent, weight of the entropy bonus, in Ψ per nat."""
+    whiten: Literal["minibatch", "batch"] | None = "minibatch"
+    """Over what Ψ is brought to mean 0 and variance 1; None leaves it as it is."""
+    target_kl: float | None = None
+    """Stop the epochs before a minibatch whose k3 estimate of KL(π_old‖π) exceeds 1.5 times this; None: never."""
+    reduction: Reduction = Steps()
+    """The denominator of the batch."""
+    time_weighting: Literal["discounted", "undiscounted"] = "undiscounted"
+    """Whether step t carries γ^t: exact for the discounted J with it, the usual practice without."""
+    recompute_advantages: bool = False
+    """Whether Ψ and targets are computed anew before each epoch with the critic of that moment."""
+
+    def __post_init__(self) -> None:
+        check(self.n_epochs >= 1, self, "n_epochs", "use each rollout at least once")
+        check(self.n_minibatches >= 1, self, "n_minibatches", "use at least one minibatch")
+        check(self.whiten in ("minibatch", "batch", None), self, "whiten", 'choose "minibatch", "batch" or None')
+        check(
+            self.time_weighting in ("discounted", "undiscounted"),
+            self,
+            "time_weighting",
+            'choose "discounted" or "undiscounted"',
+        )
+        check(
+            self.target_kl is None or self.target_kl > 0,
+            self,
+            "target_kl",
+            "a positive KL in nats per step, such as 0.01, or None",
+        )
+        check(
+            self.objective.reuses or self.n_epochs * self.n_minibatches == 1,
+            self,
+            "objective",
+            "Ψ log π is right only for data of the policy being updated: "
+            f"with n_epochs = {self.n_epochs} and n_minibatches = {self.n_minibatches} use Ratio, Clip or Penalty",
+        )
+        check(
+            self.critic is not None or not self.psi.needs_value,
+            self,
+            "psi",
+            "it reads V(s), so it needs a critic such as Squared()",
+        )
+
+    def at(self, progress: float, beta: float | None = None) -> "Recipe":
+        """The recipe at a moment of the run: schedules become numbers, and β is the one in the training state."""
+        now = at(self, progress)
+        if beta is not None and isinstance(now.objective, Penalty):
+            now = replace(now, objective=replace(now.objective, beta=beta))
+        return now
+
+    def prepare(self, rollout: Any) -> Batch:
+        """Ψ and the critic's target of a rollout, `[T, B]`, computed once and held fixed while the data is reused."""
+        weights, target = self.psi(rollout)
+        if self.time_weighting == "discounted" and not self.psi.counts_from_start:
+            weights = weights * returns.discount_weight(rollout.time, rollout.gamma)
+        if self.whiten == "batch":
+            weights = reduce.whiten(weights, rollout.mask, rollout.row_weight if rollout.weight is not None else None)
+        return Batch(
+            log_prob=rollout.log_prob, psi=weights, target=target, value=rollout.value, reward=rollout.signal,
+            discount=rollout.discount, mask=rollout.mask, weight=None if rollout.weight is None else rollout.row_weight,
+        )  # fmt: skip

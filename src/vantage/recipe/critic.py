@@ -1,0 +1,45 @@
+"""What the critic's step minimises, as a choice."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vantage.recipe.schedule import Coefficient, check, first
+from vantage.theory import critics
+from vantage.theory.loss import Batch
+
+Array = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squared:
+    """(V_φ − R_t)², with the target R_t that belongs to Ψ. Theory 8.7."""
+
+    def __call__(self, batch: Batch, value: Array, next_value: Array | None) -> Array:
+        return critics.squared(value, batch.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedValue:
+    """max((V_φ − R_t)², (clip(V_φ, V_old ± width) − R_t)²); `width` is in units of the value, never the policy's ε.
+
+    Theory 8.7.
+    """
+
+    width: Coefficient = 0.2
+
+    def __post_init__(self) -> None:
+        check(first(self.width) > 0.0, self, "width", "a positive number in units of the value")
+
+    def __call__(self, batch: Batch, value: Array, next_value: Array | None) -> Array:
+        return critics.clipped_value(value, batch.value, batch.target, self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualTD:
+    """(r_t + γV_φ(s_{t+1}) − V_φ(s_t))² with the full gradient, through the target too. Theory 7.2."""
+
+    def __call__(self, batch: Batch, value: Array, next_value: Array | None) -> Array:
+        return critics.squared_td_error(batch.reward, value, next_value, batch.discount, residual=True)
+
+
+CriticLoss = Squared | ClippedValue | ResidualTD

@@ -1,0 +1,145 @@
+"""Ψ as a choice: each type unpacks a Rollout into a function of `theory`, and returns Ψ with the critic's target."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vantage.recipe.schedule import Coefficient, check, first
+from vantage.theory import psi, returns
+from vantage.theory._array import namespace
+
+Array = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalReturn:
+    """Ψ_t = R(τ): the whole episode's (discounted) return, at each of its steps. Theory 6.1(1)."""
+
+    needs_value = False
+    counts_from_start = True
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        total = returns.total_return(r.signal, r.discount, r.last, r.time, r.mask)
+        return total, returns.reward_to_go(r.signal, r.discount, r.last, None, r.mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedBaseline:
+    """b(s_t) = V_φ(s_t), the critic's value."""
+
+    needs_value = True
+
+    def __call__(self, r: Any, gain: Array) -> Array:
+        return r.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateMean:
+    """b(s_t): the mean of G over the visits to the same state in the batch; observations are state numbers. Theory
+    6.1(3).
+
+    A batch is the whole rollout, or one group of its columns where `Rollout.group` is set. `leave_one_out` leaves out
+    the visits of one's own episode, for what follows a_t must not stand in its baseline.
+    """
+
+    leave_one_out: bool = False
+    needs_value = False
+
+    def __call__(self, r: Any, gain: Array) -> Array:
+        key = r.observation
+        if r.group is not None:
+            key = key + (namespace(key).max(key) + 1) * r.group
+        return psi.mean_baseline(gain, key, r.mask, leave_out=r.episode if self.leave_one_out else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMean:
+    """b: the mean of G over all steps of the batch; `leave_one_out` leaves out those of one's own episode."""
+
+    leave_one_out: bool = False
+    needs_value = False
+
+    def __call__(self, r: Any, gain: Array) -> Array:
+        own = r.episode
+        return psi.mean_baseline(gain, 0 * own, r.mask, leave_out=own if self.leave_one_out else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupMean:
+    """b: the mean return of the columns with the same `Rollout.group`, without one's own if `leave_one_out`."""
+
+    leave_one_out: bool = True
+    needs_value = False
+
+    def __call__(self, r: Any, gain: Array) -> Array:
+        columns = r.episode[0] if self.leave_one_out else None
+        return psi.mean_baseline(gain[0], r.group, leave_out=columns) + 0.0 * gain
+
+
+Baseline = LearnedBaseline | StateMean | BatchMean | GroupMean
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardToGo:
+    """Ψ_t = G_t, or G_t − b with a baseline. Theory 6.1(2), 6.1(3)."""
+
+    baseline: Baseline | None = None
+    counts_from_start = False
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether a critic must exist."""
+        return self.baseline is not None and self.baseline.needs_value
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        gain = returns.reward_to_go(r.signal, r.discount, r.last, r.next_value, r.mask)
+        if self.baseline is None:
+            return gain, gain
+        return namespace(gain).where(r.mask, gain - self.baseline(r, gain), 0.0), gain
+
+
+@dataclass(frozen=True, kw_only=True)
+class TDError:
+    """Ψ_t = δ_t = r_t + γV(s_{t+1}) − V(s_t). Theory 6.6."""
+
+    needs_value = True
+    counts_from_start = False
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        delta = psi.td_error(r.signal, r.value, r.next_value, r.discount)
+        xp = namespace(delta)
+        return xp.where(r.mask, delta, 0.0), xp.where(r.mask, delta + r.value, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KStep:
+    """Ψ_t: k sampled rewards, then the critic. k = 1 is the TD error."""
+
+    k: int = 5
+    needs_value = True
+    counts_from_start = False
+
+    def __post_init__(self) -> None:
+        check(self.k >= 1, self, "k", "take at least one step; k = 1 is the TD error")
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        ahead = psi.k_step(r.signal, r.value, r.next_value, r.discount, r.last, self.k, r.mask)
+        return ahead, ahead + r.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAE:
+    """Ψ_t = Σ_l (γλ)^l δ_{t+l}. λ = 0 trusts the critic, λ = 1 the samples. Theory 8.3."""
+
+    lam: Coefficient = 0.95
+    needs_value = True
+    counts_from_start = False
+
+    def __post_init__(self) -> None:
+        check(0.0 <= first(self.lam) <= 1.0, self, "lam", "λ lies between 0 (TD error) and 1 (return minus V)")
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        estimate = psi.gae(r.signal, r.value, r.next_value, r.discount, r.last, self.lam, r.mask)
+        return estimate, estimate + r.value
+
+
+Psi = TotalReturn | RewardToGo | TDError | KStep | GAE
