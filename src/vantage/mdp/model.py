@@ -242,6 +242,7 @@ def _without(P: Any, leaves: Bool[Array, "*N"]) -> Any:
         return np.where(leaves[..., None], P, 0.0)
     kept = sp.csr_array(sp.diags_array(leaves.reshape(-1).astype(np.float64)) @ P)
     kept.eliminate_zeros()
+    kept.sort_indices()
     return kept
 
 
