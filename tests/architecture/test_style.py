@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,26 @@ def test_sizes(module):
 def test_the_package_stays_small():
     lines = sum(len(module.text.splitlines()) for module in modules())
     assert lines <= 10_000, f"{lines} lines"
+
+
+RETYPED = {
+    "the clipped ratio": "low = xp.clip(ratio, 1 - eps, 1 + eps)",
+    "the ratio π/π_old": "r = np.exp(terms.log_prob - old)",
+    "the TD error": "d = batch.reward + batch.discount * batch.next_value - batch.value",
+    "the k3 estimator": "k = xp.exp(d) - 1 - d",
+    "KL thresholds of β": "beta = self.beta * 2.0",
+}
+
+
+def snippet(code: str) -> Module:
+    return Module(path=Path("snippet.py"), name="snippet", text=code, tree=ast.parse(code))
+
+
+@pytest.mark.parametrize("formula", ONE_COPY)
+def test_a_second_copy_is_seen(formula):
+    assert re.search(ONE_COPY[formula][0], normalised(snippet(RETYPED[formula])))
+
+
+def test_a_second_minus_sign_is_seen():
+    assert negations(snippet("loss = -(objective * weight).mean()")) == [1]
+    assert not negations(snippet("metric = -mean(stop_gradient(gain))"))
