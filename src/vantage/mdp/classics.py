@@ -69,7 +69,7 @@ def cliff() -> MDP:
     )
 
 
-def random_walk(n: int = 5, gamma: float = 1.0, left: float = 0.0, right: float = 1.0) -> MDP:
+def random_walk(n: int = 5, gamma: float | int = 1.0, left: float | int = 0.0, right: float | int = 1.0) -> MDP:
     """The walk of S&B example 6.2 on n states 1 … n between the ends 0 and n+1, started in the middle.
 
     Actions 0 left, 1 right; the book's walk is the uniform policy. Reaching an end pays `left` or `right`.
@@ -93,12 +93,12 @@ def corridor() -> MDP:
     return _deterministic(after, np.full(after.shape, -1.0), gamma=1.0, start=0, terminal=(3,))
 
 
-def corridor_policy(p: float) -> Float[Array, "S A"]:
+def corridor_policy(p: float | int) -> Float[Array, "S A"]:
     """The policies open to the agent of `corridor`: right with the same probability p in every state, `[4, 2]`."""
     return np.tile([1.0 - p, p], (4, 1))
 
 
-def two_state(gamma: float = 0.9) -> MDP:
+def two_state(gamma: float | int = 0.9) -> MDP:
     """Two states, started in 0, r = s; actions 0 stay, 1 switch.
 
     Under `two_state_policy(p, q)`, with D = (1−γ)(1−γ+γ(p+q)): V(0) = γp/D and V(1) = (1−γ+γp)/D.
@@ -107,12 +107,12 @@ def two_state(gamma: float = 0.9) -> MDP:
     return _deterministic(after, np.array([[0.0, 0.0], [1.0, 1.0]]), gamma, start=0)
 
 
-def two_state_policy(p: float, q: float) -> Float[Array, "S A"]:
+def two_state_policy(p: float | int, q: float | int) -> Float[Array, "S A"]:
     """The policy of `two_state` that switches with probability p in state 0 and q in state 1, `[2, 2]`."""
     return np.array([[1.0 - p, p], [1.0 - q, q]])
 
 
-def gambler(p_heads: float = 0.4) -> MDP:
+def gambler(p_heads: float | int = 0.4) -> MDP:
     """The gambler of S&B example 4.3: stakes on heads until the capital is 0 or 100; +1 for reaching 100, γ = 1.
 
     State: the capital, started anywhere in 1 … 99. Action a stakes a+1, or as much as can be used: min(s, 100−s).
@@ -147,7 +147,7 @@ def car_rental(constant_returns: bool = False) -> MDP:
 
 
 def random_mdp(
-    n_states: int, n_actions: int, gamma: float, seed: int = 0, branching: int | None = None, n_terminal: int = 0
+    n_states: int, n_actions: int, gamma: float | int, seed: int = 0, branching: int | None = None, n_terminal: int = 0
 ) -> MDP:
     """A random MDP (Garnet): `branching` successors (None: all) with Dirichlet(1) probabilities, R(s,a,s') ~ N(0, 1).
 
@@ -167,7 +167,7 @@ def random_mdp(
     return MDP(P, rng.standard_normal(shape), rho / rho.sum(), gamma, ~alive)
 
 
-def chain(n: int, gamma: float = 1.0, mean: float = 1.0, std: float = 0.0) -> MDP:
+def chain(n: int, gamma: float | int = 1.0, mean: float | int = 1.0, std: float | int = 0.0) -> MDP:
     """n steps in a row, one action, with independent rewards mean ± std, each sign with probability ½.
 
     State 2t + coin is time t, where the coin shows the sign of the reward just received; started in 0, over in 2n and
@@ -200,7 +200,7 @@ def _moves(
 def _deterministic(
     after: Int[Array, "S A"],
     reward: Float[Array, "S A"],
-    gamma: float,
+    gamma: float | int,
     start: int | None = None,
     terminal: tuple[int, ...] = (),
 ) -> MDP:
@@ -231,6 +231,6 @@ def _rental_site(
     return P, rented
 
 
-def _lumped_poisson(mean: float, top: int) -> Float[Array, " K"]:
+def _lumped_poisson(mean: int, top: int) -> Float[Array, " K"]:
     """P(min(X, top) = k) for k = 0 … top, X Poisson."""
     return np.diff(scipy.special.pdtr(np.arange(top), mean), prepend=0.0, append=1.0)

@@ -44,7 +44,7 @@ class Estimate:
         width = scipy.special.stdtrit(n - 1, 0.975) * error
         return cls(mean=mean, standard_error=error, low=mean - width, high=mean + width, n=n)
 
-    def covers(self, value: float | Float[Array, "*R"]) -> Bool[Array, "*R"]:
+    def covers(self, value: float | int | Float[Array, "*R"]) -> Bool[Array, "*R"]:
         """Whether low ≤ value ≤ high."""
         return np.asarray((self.low <= value) & (value <= self.high))
 
@@ -160,7 +160,7 @@ def at_least_one(name: str, value: int) -> int:
     return value
 
 
-def _longest(mdp: MDP, policy: Policy) -> float:
+def _longest(mdp: MDP, policy: Policy) -> float | int:
     """Steps after which at most NEGLIGIBLE of the largest possible return max|R|/(1−γ) is left."""
     if mdp.gamma < 1.0:
         return 1 if mdp.gamma == 0.0 else math.ceil(math.log(NEGLIGIBLE) / math.log(mdp.gamma))

@@ -16,7 +16,7 @@ from vantage.mdp.model import MDP, Policy, uniform
 from vantage.theory.psi import td_error
 
 Array = Any
-StepSize = float | Callable[[Int[Array, " L"]], Float[Array, " L"]]
+StepSize = float | int | Callable[[Int[Array, " L"]], Float[Array, " L"]]
 
 
 def td0(
@@ -36,13 +36,13 @@ def td0(
     """
     walk = _Walk(mdp, policy, steps, episodes, seed, learners)
     V = np.zeros((walk.learners, mdp.n_states))
-    visits = np.zeros(V.shape, dtype=np.int64)
+    visits, step_size = np.zeros(V.shape, dtype=np.int64), _step_size(alpha)
     while len(walk.active):
         here = walk.active, walk.state
         reached, r, discount = walk.step(walk.simulator.act(walk.state))
         visits[here] += 1
         delta = td_error(r, V[here], V[walk.active, reached], discount)
-        V[here] += _step_size(alpha, visits[here]) * delta
+        V[here] += step_size(visits[here]) * delta
         walk.retire()
     return V[0] if learners is None else V
 
@@ -52,7 +52,7 @@ def sarsa(
     episodes: int | None = None,
     *,
     alpha: StepSize,
-    epsilon: float,
+    epsilon: float | int,
     steps: int | None = None,
     seed: Seed = 0,
     learners: int | None = None,
@@ -70,7 +70,7 @@ def q_learning(
     episodes: int | None = None,
     *,
     alpha: StepSize,
-    epsilon: float,
+    epsilon: float | int,
     steps: int | None = None,
     seed: Seed = 0,
     learners: int | None = None,
@@ -87,7 +87,7 @@ def _control(
     mdp: MDP,
     on_policy: bool,
     alpha: StepSize,
-    epsilon: float,
+    epsilon: float | int,
     steps: int | None,
     episodes: int | None,
     seed: Seed,
@@ -97,25 +97,21 @@ def _control(
         raise ValueError(f"epsilon = {epsilon!r}: choose a probability in [0, 1].")
     walk = _Walk(mdp, uniform(mdp), steps, episodes, seed, learners)
     Q = np.zeros((walk.learners, mdp.n_states, mdp.n_actions))
-    visits = np.zeros(Q.shape, dtype=np.int64)
-
-    def choose() -> Int[Array, " n"]:
-        return _epsilon_greedy(Q[walk.active, walk.state], epsilon, walk.simulator.rng)
-
-    a = choose()
+    visits, step_size = np.zeros(Q.shape, dtype=np.int64), _step_size(alpha)
+    a = _epsilon_greedy(Q, walk, epsilon)
     while len(walk.active):
         here = walk.active, walk.state, a
         _, r, discount = walk.step(a)
         # Where an episode has ended, walk.state is the start of the next one, and the discount is 0.
         if on_policy:
-            a = choose()
+            a = _epsilon_greedy(Q, walk, epsilon)
             next_value = Q[walk.active, walk.state, a]
         else:
             next_value = Q[walk.active, walk.state].max(-1)
         visits[here] += 1
-        Q[here] += _step_size(alpha, visits[here]) * td_error(r, Q[here], next_value, discount)
+        Q[here] += step_size(visits[here]) * td_error(r, Q[here], next_value, discount)
         if not on_policy:
-            a = choose()
+            a = _epsilon_greedy(Q, walk, epsilon)
         a = a[walk.retire()]
     return Q[0] if learners is None else Q
 
@@ -143,7 +139,7 @@ class _Walk:
         mdp = self.simulator.mdp
         reached, reward = self.simulator.step(self.state, action)
         ended = mdp.terminal[reached]
-        self.state = np.where(ended, self.simulator.start(len(ended)), reached)
+        self.state = np.where(ended, self.simulator.start(len(ended)), reached) if ended.any() else reached
         self._left = self._left - (ended if self._counts_episodes else 1)
         return reached, reward, np.where(ended, 0.0, mdp.gamma)
 
@@ -155,11 +151,12 @@ class _Walk:
         return stays
 
 
-def _epsilon_greedy(Q: Float[Array, "L A"], epsilon: float, rng: np.random.Generator) -> Int[Array, " L"]:
-    """One action a row, ties broken at random, so that a table of zeros does not act always alike."""
-    allowed = (Q == Q.max(-1, keepdims=True)) | (rng.random((len(Q), 1)) < epsilon)
-    return np.where(allowed, rng.random(Q.shape), -1.0).argmax(-1)
+def _epsilon_greedy(Q: Float[Array, "L S A"], walk: _Walk, epsilon: float | int) -> Int[Array, " n"]:
+    """Each learner's next action, ties broken at random, so that a table of zeros does not act always alike."""
+    here, rng = Q[walk.active, walk.state], walk.simulator.rng
+    allowed = (here == here.max(-1, keepdims=True)) | (rng.random((len(here), 1)) < epsilon)
+    return np.where(allowed, rng.random(here.shape), -1.0).argmax(-1)
 
 
-def _step_size(alpha: StepSize, visits: Int[Array, " L"]) -> float | Float[Array, " L"]:
-    return alpha(visits) if callable(alpha) else alpha
+def _step_size(alpha: StepSize) -> Callable[[Int[Array, " L"]], Any]:
+    return alpha if callable(alpha) else lambda visits: alpha

@@ -66,7 +66,7 @@ def sweeps(mdp: MDP, policy: Policy, v0: Float[Array, " S"] | None = None) -> It
         yield V
 
 
-def improve(mdp: MDP, action_values: Float[Array, "S A"], epsilon: float = 0.0) -> Float[Array, "S A"]:
+def improve(mdp: MDP, action_values: Float[Array, "S A"], epsilon: float | int = 0.0) -> Float[Array, "S A"]:
     """The greedy policy, or with epsilon the ε-greedy one; actions as good as the best share its probability.
 
         π'(a|s) = ε/A + (1−ε) 1[a ∈ B(s)]/|B(s)|,   B(s) = argmax_a Q(s,a), ties up to rounding
@@ -81,7 +81,7 @@ def improve(mdp: MDP, action_values: Float[Array, "S A"], epsilon: float = 0.0) 
     return epsilon / mdp.n_actions + (1.0 - epsilon) * best / best.sum(-1, keepdims=True)
 
 
-def policy_iteration(mdp: MDP, policy: Policy | None = None, epsilon: float = 0.0) -> Iterator[Iteration]:
+def policy_iteration(mdp: MDP, policy: Policy | None = None, epsilon: float | int = 0.0) -> Iterator[Iteration]:
     """Evaluate π_k exactly, improve it, and so on; yields (π_k, V_k, J_k) from k = 0 and ends at the optimum.
 
         π_k → V_k = V_{π_k} → π_{k+1} = improve(Q_k) → …
@@ -105,7 +105,7 @@ def policy_iteration(mdp: MDP, policy: Policy | None = None, epsilon: float = 0.
         V = improved
 
 
-def value_iteration(mdp: MDP, tol: float = 1e-10, max_sweeps: int = 100_000) -> Optimum:
+def value_iteration(mdp: MDP, tol: float | int = 1e-10, max_sweeps: int = 100_000) -> Optimum:
     """Iterate V ← max_a Q until ‖V − V*‖∞ ≤ tol is certain (γ < 1), from V = 0.
 
         V_{k+1}(s) = max_a Σ_s' P(s'|s,a) [R(s,a,s') + γ V_k(s')]
