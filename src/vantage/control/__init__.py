@@ -1,0 +1,11 @@
+"""Training agents in Gymnasium environments, on JAX."""
+
+from vantage.control._compile import use_cache
+
+use_cache()
+
+from vantage.control.agent import Agent, Evaluation, load  # noqa: E402
+from vantage.control.networks import MLP  # noqa: E402
+from vantage.control.settings import Settings  # noqa: E402
+
+__all__ = ["MLP", "Agent", "Evaluation", "Settings", "load"]

@@ -1,0 +1,31 @@
+"""JAX's persistent compilation cache, so that the second process does not compile what the first one did."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def use_cache() -> None:
+    """Point JAX at the user's cache folder unless a cache is configured already; `VANTAGE_CACHE=` (empty) turns it off."""
+    import jax
+
+    folder = os.environ.get("VANTAGE_CACHE", str(_user_cache() / "vantage" / "xla"))
+    if not folder or jax.config.jax_compilation_cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,0 +1,265 @@
+"""An agent: settings, an environment, and what was learned so far."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vantage.control import environments, model
+from vantage.control.defaults import TUNED
+from vantage.control.environments import Source
+from vantage.control.model import Actor
+from vantage.control.networks import Network
+from vantage.control.normalise import Moments, observe
+from vantage.control.settings import Settings, settings
+from vantage.control.spaces import Actions, Observations, actions, observations
+from vantage.control.streams import Stream, generator, reset_seed
+from vantage.control.training import ControlWorld
+from vantage.loop import Callback, Report, learn
+from vantage.recipe import Optim, Recipe
+from vantage.runs import checkpoint as files
+from vantage.runs.config import from_json, to_json
+from vantage.world import TrainState
+
+Array = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Undiscounted returns and lengths of whole episodes."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes (of the population)."""
+        return float(np.std(self.returns))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f} over {len(self.returns)} episodes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """Where an agent's checkpoints go: one file, replaced every `every` updates."""
+
+    agent: "Agent"
+    path: Path
+    every: int
+
+    def save(self, state: TrainState) -> None:
+        """Write the agent as of `state`."""
+        self.agent._write(self.path, state)
+
+
+class Agent:
+    """A policy that learns in a Gymnasium environment.
+
+    `env` is an id, or a callable that returns one `gymnasium.Env`; the keywords are the fields of `Settings`. Building one opens no
+    environment longer than it takes to look at its spaces. Raises ValueError or TypeError, before any work, for what cannot be trained.
+    """
+
+    def __init__(
+        self,
+        env: Source,
+        recipe: Recipe | None = None,
+        *,
+        gamma: float = 0.99,
+        n_envs: int = 8,
+        n_steps: int = 128,
+        optim: Optim | None = None,
+        network: Network | None = None,
+        **options: Any,
+    ) -> None:
+        given = {"recipe": recipe, "optim": optim, "network": network}
+        chosen = settings(
+            gamma=gamma, n_envs=n_envs, n_steps=n_steps, **{k: v for k, v in given.items() if v is not None}, **options
+        )
+        one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, own_vector=False)
+        spaces = one.single_observation_space, one.single_action_space
+        one.close()
+        self._set_up(env, chosen, observations(spaces[0]), actions(spaces[1], chosen.squash_actions))
+
+    def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
+        self.env, self.settings = env, chosen
+        rng = generator(chosen.seed, Stream.INIT)
+        self._model, self._initial = model.build(seen, done, chosen.network, chosen.recipe.critic is not None, rng)
+        self._restored: TrainState | None = None
+        self._acts = 0
+
+    @classmethod
+    def tuned(cls, env: str, **overrides: Any) -> "Agent":
+        """An agent with the settings known to work for this environment. Raises ValueError where none are known."""
+        if env not in TUNED:
+            raise ValueError(f"no tuned settings for {env!r}: known are {', '.join(TUNED)}; use Agent({env!r}, …)")
+        return cls(env, **{**TUNED[env].settings, **overrides})
+
+    @property
+    def name(self) -> str:
+        """The environment's id, or the callable's name."""
+        return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", type(self.env).__name__)
+
+    @cached_property
+    def world(self) -> ControlWorld:
+        """The training world, made when first needed; it holds everything that changes."""
+        if self.env is None:
+            raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
+        world = ControlWorld(self.settings, self._model, self._initial, self._make_env, self.name)
+        if self._restored is not None:
+            world.restore(self._restored)
+        return world
+
+    def _make_env(self, slots: int) -> Any:
+        assert self.env is not None
+        # The way of stepping is that of training, whatever the number of slots asked for.
+        own = self.settings.n_envs >= environments.VECTORISE_FROM
+        make = partial(
+            environments.make, env_kwargs=self.settings.env_kwargs, max_episode_steps=self.settings.max_episode_steps
+        )
+        return make(self.env, slots, own_vector=own)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps taken so far."""
+        if "world" in vars(self):
+            return self.world.steps
+        return 0 if self._restored is None else self._restored.counters["steps"]
+
+    # ---- learning ----
+
+    def learn(
+        self,
+        total_steps: int,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 100,
+    ) -> Report:
+        """Train until `total_steps` steps have been taken in all, earlier ones included, and report each update.
+
+        With `checkpoint` the agent is written there every `checkpoint_every` updates; see `Agent.resume`.
+        """
+        if checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every = {checkpoint_every}: a number of updates, at least 1")
+        saver = None if checkpoint is None else Checkpoints(agent=self, path=Path(checkpoint), every=checkpoint_every)
+        return learn(self.world, self.settings.recipe, total_steps, callbacks, saver)
+
+    # ---- acting ----
+
+    def act(self, observation: Any, deterministic: bool = False) -> Any:
+        """The action for one observation or a batch of them, as the environment accepts it; sampled unless `deterministic`."""
+        return self.predict(observation, deterministic=deterministic)[0]
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """(action, state) in Stable-Baselines3's form; `state` is for recurrent policies and comes back as it is."""
+        seen = self._model.observations.record(observation)
+        single = seen.ndim == len(self._model.observations.shape)
+        batch = seen[None] if single else seen
+        if batch.shape[1:] != self._model.observations.shape:
+            raise ValueError(
+                f"observation has shape {np.shape(observation)}: expected {self._model.observations.shape}, or a batch"
+            )
+        actor, moments = self._policy
+        outputs = actor.outputs(observe(moments, batch))
+        space = self._model.actions
+        if deterministic:
+            chosen = space.mode(outputs)
+        else:
+            chosen = actor.sample(
+                outputs, space.noise(generator(self.settings.seed, Stream.ACT, self._acts), (len(batch),))
+            )
+            self._acts += 1
+        action = space.to_env(chosen)
+        return (action[0] if single else action), state
+
+    @property
+    def _policy(self) -> tuple[Actor, Moments | None]:
+        """The actor and the observation statistics of this moment, without opening an environment."""
+        if "world" in vars(self):
+            return self.world.actor, self.world.moments
+        if self._restored is None:
+            return Actor(self._model, self._initial), None
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> tuple[Actor, Moments | None]:
+        assert self._restored is not None
+        arrays = self._restored.arrays
+        moments = Moments.of(arrays["observation_moments"]) if self.settings.normalise_observation else None
+        return Actor(self._model, self._model.vector(arrays["parameters"])), moments
+
+    def evaluate(self, episodes: int = 20, deterministic: bool = True, seed: int = 0) -> Evaluation:
+        """Play whole episodes on environments of their own, one episode a slot, so that short episodes are not over-represented."""
+        if episodes < 1:
+            raise ValueError(f"episodes = {episodes}: play at least one")
+        if self.env is None:
+            raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
+        env = environments.make(
+            self.env, episodes, self.settings.env_kwargs, self.settings.max_episode_steps, own_vector=False
+        )
+        try:
+            return self._play(env, episodes, deterministic, seed)
+        finally:
+            env.close()
+
+    def _play(self, env: Any, episodes: int, deterministic: bool, seed: int) -> Evaluation:
+        observation, _ = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
+        running = np.ones(episodes, bool)
+        while running.any():
+            action = self.act(observation, deterministic)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            returns += np.where(running, reward, 0.0)
+            lengths += running
+            running &= ~(terminated | truncated)
+        return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()))
+
+    # ---- files ----
+
+    def save(self, path: str | Path) -> None:
+        """Write settings and everything learned to one file (safetensors with JSON inside; it cannot carry code)."""
+        self._write(Path(path), self._restored if self._restored and "world" not in vars(self) else self.world.state())
+
+    def _write(self, path: Path, state: TrainState) -> None:
+        settings_ = replace(self.settings, env_kwargs=self.settings.env_kwargs)
+        files.save(
+            path,
+            state.arrays,
+            {
+                "env": self.env if isinstance(self.env, str) else None,
+                "settings": to_json(settings_),
+                "observations": to_json(self._model.observations),
+                "actions": to_json(self._model.actions),
+                "counters": state.counters,
+            },
+        )
+
+    @classmethod
+    def resume(cls, path: str | Path, env: Callable[[], Any] | None = None) -> "Agent":
+        """The agent that a checkpoint holds, ready to `learn` on as if it had never stopped."""
+        agent = load(path, env)
+        agent.world  # noqa: B018 (opens the environments now, so that what is wrong with them is said here)
+        return agent
+
+
+def load(path: str | Path, env: Source | None = None) -> Agent:
+    """The agent that `Agent.save` or a checkpoint wrote. `env` is needed only to train or evaluate one that was made with a callable.
+
+    Raises FileNotFoundError, or ValueError for a damaged file or one that names an unknown type.
+    """
+    arrays, info = files.load(path)
+    agent = Agent.__new__(Agent)
+    seen, done = from_json(info["observations"]), from_json(info["actions"])
+    agent._set_up(env if env is not None else info["env"], from_json(info["settings"]), seen, done)
+    agent._restored = TrainState(arrays=arrays, counters=info["counters"])
+    return agent

@@ -1,0 +1,129 @@
+"""The parameters as one flat vector, and the functions of it: π(·|s) and V(s).
+
+One vector, because the update clips, moves and donates the parameters as a whole: a dozen small arrays cost a dozen times the overhead.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vantage.control.networks import Network, forward, host_forward
+from vantage.control.spaces import Actions, Observations
+
+Array = Any
+
+
+class Networks(eqx.Module):
+    """What is learned. The order matters: `actor` and `log_std` come first in the vector, `critic` last."""
+
+    actor: Any
+    log_std: Any
+    critic: Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """The static half of an agent: spaces, shapes and structure. Hashable, so that equal agents share one compiled update."""
+
+    observations: Observations
+    actions: Actions
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    structure: Any
+    n_actor: int
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether part of the vector is a critic."""
+        return self.n_actor < self.size
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def networks(self, vector: Float[Array, " P"]) -> Networks:
+        """The vector as modules; with a NumPy vector the leaves are views of it."""
+        leaves, at = [], 0
+        for shape in self.shapes:
+            n = int(np.prod(shape))
+            leaves.append(vector[at : at + n].reshape(shape))
+            at += n
+        dynamic, static = self.structure
+        return eqx.combine(jax.tree.unflatten(dynamic, leaves), jax.tree.unflatten(*static))
+
+    def policy(self, vector: Float[Array, " P"], observation: Array) -> Any:
+        """π(·|s) of recorded observations `[…]`: a distribution with parameters `[…, A]`."""
+        networks = self.networks(vector)
+        features = self.observations.features(jnp, observation)
+        return self.actions.distribution(forward(networks.actor, features), networks.log_std)
+
+    def value(self, vector: Float[Array, " P"], observation: Array) -> Float[Array, "*S"]:
+        """V(s) of recorded observations `[…]`."""
+        return forward(self.networks(vector).critic, self.observations.features(jnp, observation))[..., 0]
+
+    def named(self, vector: Float[np.ndarray, " P"]) -> dict[str, Array]:
+        """The parameters by name, for files."""
+        leaves = jax.tree.leaves(eqx.filter(self.networks(np.array(vector)), eqx.is_array))
+        return dict(zip(self.names, leaves, strict=True))
+
+    def vector(self, named: dict[str, Array]) -> Float[np.ndarray, " P"]:
+        """The inverse of `named`. Raises ValueError where the names or shapes are other ones."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if name not in named or named[name].shape != shape:
+                got = named[name].shape if name in named else "none"
+                raise ValueError(
+                    f"parameter {name} has shape {shape} in this agent, {got} in the file: use the same network"
+                )
+        return np.concatenate([np.ravel(named[name]) for name in self.names]).astype(np.float32)
+
+
+def build(
+    observations: Observations, actions: Actions, network: Network, critic: bool, rng: np.random.Generator
+) -> tuple[Model, Float[np.ndarray, " P"]]:
+    """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with gain 1; σ = 1."""
+    networks = Networks(
+        actor=network.build(rng, observations.size, actions.outputs, 0.01),
+        log_std=np.zeros(actions.outputs, np.float32) if actions.learned_std else None,
+        critic=network.build(rng, observations.size, 1, 1.0) if critic else None,
+    )
+    dynamic, static = eqx.partition(networks, eqx.is_inexact_array)
+    paths, structure = jax.tree_util.tree_flatten_with_path(dynamic)
+    fixed, fixed_structure = jax.tree.flatten(static)
+    leaves = [np.asarray(leaf, np.float32) for _, leaf in paths]
+    model = Model(
+        observations=observations,
+        actions=actions,
+        names=tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths),
+        shapes=tuple(leaf.shape for leaf in leaves),
+        structure=(structure, (fixed_structure, tuple(fixed))),
+        n_actor=sum(leaf.size for (path, _), leaf in zip(paths, leaves, strict=True) if path[0].name != "critic"),
+    )
+    return model, np.concatenate([leaf.ravel() for leaf in leaves])
+
+
+class Actor:
+    """The policy as the host runs it: NumPy parameters, fixed from one update to the next."""
+
+    def __init__(self, model: Model, vector: Float[np.ndarray, " P"]) -> None:
+        networks = model.networks(vector)
+        self._model, self._forward = model, host_forward(networks.actor)
+        self.log_std = networks.log_std
+        self.std = None if networks.log_std is None else np.exp(networks.log_std)
+
+    def outputs(self, observation: Array) -> Array:
+        """What the actor network says of recorded observations `[B, …]`."""
+        return self._forward(self._model.observations.features(np, observation))
+
+    def sample(self, outputs: Array, noise: Array) -> Array:
+        """Actions for the given noise, as the record keeps them."""
+        return self._model.actions.sample(outputs, self.std, noise)
+
+    def log_prob(self, outputs: Array, action: Array) -> Array:
+        """log π(a|s) as the one who acted sees it."""
+        return self._model.actions.distribution(outputs, self.log_std).log_prob(action)

@@ -1,0 +1,27 @@
+"""All randomness of a run: counter-based streams that depend on (seed, purpose, update) and on nothing that happened before."""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What a stream is for; the numbers are part of every result, so they never change."""
+
+    INIT = 0
+    NOISE = 1
+    MINIBATCHES = 2
+    RESET = 3
+    ACT = 4
+    EVALUATE = 5
+    CHECK = 6
+
+
+def generator(seed: int, stream: Stream, update: int = 0) -> np.random.Generator:
+    """The generator of one purpose at one update: Philox with key (seed) and the rest in the high words of its counter."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(stream), update]))
+
+
+def reset_seed(seed: int, update: int, stream: Stream = Stream.RESET) -> int:
+    """A seed for environments; slot b adds b to it."""
+    return int(generator(seed, stream, update).integers(2**31 - 2**16))

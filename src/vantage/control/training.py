@@ -1,0 +1,225 @@
+"""The control world: a vector environment, a model, and what changes while one learns in the other."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from vantage.control import snapshot
+from vantage.control import update as learning
+from vantage.control.coefficients import numbers, structure
+from vantage.control.collect import Collector, Columns
+from vantage.control.model import Actor, Model
+from vantage.control.normalise import Moments, running_returns, signal
+from vantage.control.settings import Settings
+from vantage.control.streams import Stream, generator
+from vantage.recipe import Clip, Penalty, Recipe, Separate, at
+from vantage.rollout import Rollout
+from vantage.theory.reduce import total_trajectories
+from vantage.world import TrainState
+
+Array = Any
+MISMATCH = 1e-3
+"""The run stops where the actor's log-probability is further than this from the scored one."""
+
+
+class ControlWorld:
+    """A `World` over Gymnasium environments. `make_env(slots)` gives a fresh vector environment."""
+
+    def __init__(self, settings: Settings, model: Model, vector: Array, make_env: Any, name: str) -> None:
+        self._settings, self._model, self._make_env, self._name = settings, model, make_env, name
+        self._moving = learning.start(vector)
+        self._env = make_env(settings.n_envs)
+        self._collector = Collector(
+            self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every
+        )
+        self._observed = Moments.fresh(model.observations.shape) if settings.normalise_observation else None
+        self._returned = Moments.fresh(()) if settings.normalise_reward else None
+        self._discounted = np.zeros(settings.n_envs)
+        objective = settings.recipe.objective
+        self.beta: float | None = float(objective.beta) if isinstance(objective, Penalty) else None
+        self.steps = self.updates = 0
+        self._epochs, self._exact = 0, None
+        self._metrics: dict[str, float] = {}
+        self._reached: Array = None
+        self._actor: Actor | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the environments' state can be exported and put back; found by trying, once."""
+        if self._exact is None:
+            self._exact = snapshot.is_faithful(self._make_env)
+        return self._exact
+
+    @property
+    def vector(self) -> Array:
+        """The parameters, copied to NumPy."""
+        return np.array(self._moving.vector)
+
+    @property
+    def moments(self) -> Moments | None:
+        """Observation statistics, if observations are normalised."""
+        return self._observed
+
+    @property
+    def actor(self) -> Actor:
+        """The policy of this moment, for acting on the host."""
+        if self._actor is None:
+            self._actor = Actor(self._model, self.vector)
+        return self._actor
+
+    # ---- collect ----
+
+    def collect(self, recipe: Recipe) -> Rollout:
+        """Act for one rollout, then score it in one batch. Raises FloatingPointError for a world that gives NaN or infinity."""
+        whole = recipe.critic is None or recipe.psi.counts_from_start
+        columns = self._collector.rollout(self.actor, self._observed, self._settings.n_steps, self.updates, whole)
+        scored = learning.score(self._model, self._moving.vector, columns.observation, columns.reached, columns.action)
+        rollout = self._rollout(columns, scored)
+        self._metrics = self._rollout_metrics(columns, rollout)
+        self._move_statistics(columns)
+        self._reached = columns.reached
+        self.steps += int(columns.mask.sum())
+        return rollout
+
+    def _rollout(self, columns: Columns, scored: dict[str, Any]) -> Rollout:
+        last = columns.done.copy()
+        last[-1] = True
+        gamma = np.float32(self._settings.gamma)
+        return Rollout(
+            observation=columns.observation,
+            action=columns.action,
+            reward=columns.reward.astype(np.float32),
+            signal=signal(self._returned, columns.reward),
+            discount=np.where(columns.terminated, np.float32(0.0), gamma),
+            last=last,
+            mask=columns.mask,
+            log_prob=scored["log_prob"],
+            value=scored.get("value"),
+            next_value=scored.get("next_value"),
+            policy=scored["policy"],
+            actor_log_prob=columns.actor_log_prob,
+            time=columns.time,
+            gamma=float(gamma),
+        )
+
+    def _rollout_metrics(self, columns: Columns, rollout: Rollout) -> dict[str, float]:
+        metrics = {"train/act_mismatch": mismatch(rollout)}
+        if metrics["train/act_mismatch"] > MISMATCH:
+            raise RuntimeError(
+                f"the policy that acted is not the one that learns: log-probabilities differ by "
+                f"{metrics['train/act_mismatch']:.3g} (more than {MISMATCH}); its weights are stale or its inputs differ"
+            )
+        if self._collector.episodes:
+            returns, lengths = zip(*self._collector.episodes, strict=True)
+            metrics |= {"rollout/ep_rew_mean": float(np.mean(returns)), "rollout/ep_len_mean": float(np.mean(lengths))}
+        if self._collector.finished:
+            metrics["rollout/truncated_share"] = self._collector.truncated / self._collector.finished
+        return metrics
+
+    def _move_statistics(self, columns: Columns) -> None:
+        """Normalisers see this rollout only now; the next one is the first to be normalised with it."""
+        if self._observed is not None:
+            self._observed = self._observed.moved(columns.raw[columns.mask])
+        if self._returned is not None:
+            returns, self._discounted = running_returns(
+                columns.reward, columns.done, columns.mask, self._settings.gamma, self._discounted
+            )
+            self._returned = self._returned.moved(returns[columns.mask])
+
+    # ---- update ----
+
+    def update(self, recipe: Recipe, rollout: Rollout, progress: float) -> dict[str, float]:
+        """All epochs over the rollout in one compiled call, then β from the exact KL over the whole batch."""
+        optim = at(self._settings.optim, progress)
+        rng = generator(self._settings.seed, Stream.MINIBATCHES, self.updates)
+        rows = learning.minibatches(rng, np.asarray(rollout.mask), recipe.n_epochs, recipe.n_minibatches)
+        separate = isinstance(optim, Separate)
+        self._moving, metrics = learning.learn(
+            self._model, structure(recipe), separate, self._moving, numbers(recipe), learning.rates(optim),
+            vars(rollout), self._reached, rows,
+        )  # fmt: skip
+        self._actor = None
+        self.updates += 1
+        read = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        self._epochs += int(np.ceil(read["train/minibatches"] / recipe.n_minibatches))
+        return self._metrics | read | self._told(recipe, optim) | self._move_beta(recipe, rollout, read["train/kl"])
+
+    def _told(self, recipe: Recipe, optim: Any) -> dict[str, float]:
+        """What was chosen rather than measured."""
+        told = {"train/n_updates": float(self._epochs)}
+        if isinstance(optim, Separate):
+            told |= {"train/learning_rate": optim.actor_lr, "train/critic_learning_rate": optim.critic_lr}
+        else:
+            told["train/learning_rate"] = optim.lr
+        if isinstance(recipe.objective, Clip):
+            told["train/clip_range"] = recipe.objective.low
+        if self.actor.std is not None:
+            told["train/std"] = float(np.mean(self.actor.std))
+        return told
+
+    def _move_beta(self, recipe: Recipe, rollout: Rollout, kl: float) -> dict[str, float]:
+        if not isinstance(recipe.objective, Penalty):
+            return {}
+        used = float(recipe.objective.beta)
+        if recipe.objective.rule is not None:
+            n = int(total_trajectories(rollout.reward, rollout.last, rollout.mask))
+            self.beta = float(recipe.objective.rule(used, kl, n))
+        return {"train/beta": used}
+
+    # ---- state ----
+
+    def cut(self) -> None:
+        """Drop the running episodes and reset the environments from (seed, updates, slot)."""
+        self._collector.reset(self.updates)
+        self._discounted = np.zeros(self._settings.n_envs)
+
+    def state(self) -> TrainState:
+        """Everything that changes in training, copied."""
+        collector, episodes = self._collector.state()
+        arrays: dict[str, Any] = {
+            "parameters": self._model.named(self.vector),
+            "optimiser": {name: np.array(x) for name, x in self._moving.adam._asdict().items()},
+            "collector": collector,
+            "discounted": self._discounted,
+        }
+        arrays |= {f"{name}_moments": m.arrays() for name, m in self._all_moments().items() if m is not None}
+        counters = {"steps": self.steps, "updates": self.updates, "epochs": self._epochs, "beta": self.beta, **episodes}
+        if self.exact:
+            arrays["environments"], counters["environments"] = snapshot.take(self._env)
+        return TrainState(arrays=arrays, counters=counters)
+
+    def _all_moments(self) -> dict[str, Moments | None]:
+        return {"observation": self._observed, "return": self._returned}
+
+    def restore(self, state: TrainState) -> None:
+        """Go on exactly from `state`."""
+        arrays, counters = state.arrays, state.counters
+        moving = learning.start(self._model.vector(arrays["parameters"]))
+        adam = moving.adam._replace(**{name: jax.numpy.array(x) for name, x in arrays["optimiser"].items()})
+        self._moving, self._actor = moving._replace(adam=adam), None
+        self.steps, self.updates = counters["steps"], counters["updates"]
+        self._epochs, self.beta = counters["epochs"], counters["beta"]
+        if self._observed is not None:
+            self._observed = Moments.of(arrays["observation_moments"])
+        if self._returned is not None:
+            self._returned = Moments.of(arrays["return_moments"])
+        if self.exact:
+            snapshot.put(self._env, arrays["environments"], counters["environments"])
+        else:
+            self._collector.reset(self.updates)
+        self._collector.restore(arrays["collector"], counters)
+        self._discounted = arrays["discounted"].copy()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+
+def mismatch(rollout: Rollout) -> float:
+    """max |log π recorded by the actor − log π scored| over the rows where it was recorded, in nats."""
+    acted = rollout.actor_log_prob
+    if acted is None:
+        return 0.0
+    known = np.isfinite(acted) & rollout.mask
+    return float(np.max(np.abs(acted - np.asarray(rollout.log_prob)), where=known, initial=0.0))

@@ -1,0 +1,230 @@
+"""Scoring and learning: two compiled functions of the flat parameter vector."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Bool, Float, Int
+
+from vantage.control.coefficients import refill
+from vantage.control.model import Model
+from vantage.recipe import Penalty, Recipe, ResidualTD, Separate
+from vantage.rollout import Rollout
+from vantage.theory import critics, reduce
+from vantage.theory.loss import Batch, Outputs, loss
+
+Array = Any
+KL_STOP = 1.5
+"""The epochs end before a minibatch whose KL exceeds this many times `target_kl`."""
+
+
+class Moving(NamedTuple):
+    """What learning changes: parameters, Adam's moments and its count."""
+
+    vector: Float[Array, " P"]
+    adam: Any
+
+
+class Rates(NamedTuple):
+    """The optimiser's numbers at this moment, as plain numbers so that schedules do not compile anew."""
+
+    actor: Any
+    critic: Any
+    vf_coef: Any
+    max_grad_norm: Any
+    eps: Any
+
+
+@partial(jax.jit, static_argnames=("model",))
+def score(
+    model: Model, vector: Float[Array, " P"], observation: Array, reached: Array, action: Array
+) -> dict[str, Any]:
+    """log π_old(a_t|s_t), the parameters of π_old(·|s_t), V(s_t) and V(s_{t+1}) of a whole rollout, by the functions that `learn` differentiates."""
+    policy = model.policy(vector, observation)
+    scored: dict[str, Any] = {"log_prob": policy.log_prob(action), "policy": policy.parameters}
+    if model.has_critic:
+        scored |= {"value": model.value(vector, observation), "next_value": model.value(vector, reached)}
+    return scored
+
+
+@partial(jax.jit, static_argnames=("model", "plan", "separate"), donate_argnames=("moving",))
+def learn(
+    model: Model,
+    plan: Recipe,
+    separate: bool,
+    moving: Moving,
+    numbers: list[Any],
+    rates: Rates,
+    columns: dict[str, Any],
+    reached: Array,
+    rows: Int[Array, "E M N"],
+) -> tuple[Moving, dict[str, Array]]:
+    """All epochs over one rollout: E epochs of M minibatches, whose N rows `rows` names (a row ≥ T·B is padding).
+
+    `plan` is the recipe with `numbers` taken out of it. Returns what moved, and metrics averaged over the minibatches.
+    """
+    recipe: Recipe = refill(plan, numbers)
+    rollout = Rollout(**columns)
+    table = {"observation": rollout.observation, "action": rollout.action, "policy": rollout.policy}
+    if isinstance(recipe.critic, ResidualTD):
+        table["reached"] = reached
+    table = jax.tree.map(_flat, table)
+    total, seen = recipe.reduction.total(rollout), reduce.total_steps(rollout.reward, rollout.mask)
+
+    def prepare(vector: Array) -> dict[str, Array]:
+        fresh = score(model, vector, rollout.observation, reached, rollout.action)
+        now = {name: fresh[name] for name in ("value", "next_value") if name in fresh}
+        return _flatten(recipe.prepare(replace(rollout, **now)))
+
+    def minibatch(epoch: Array, i: Array, batch: dict[str, Array], moving: Moving) -> tuple[Array, dict[str, Array]]:
+        chosen = rows[epoch, i]
+        part, inputs = _rows(batch, chosen), _take(table, chosen)
+        share = total * reduce.total_steps(part.log_prob, part.mask) / seen
+
+        def value(vector: Array) -> tuple[Array, dict[str, Array]]:
+            return loss(recipe, part, _outputs(model, recipe, vector, inputs), vf_coef=rates.vf_coef, total=share)
+
+        return jax.grad(value, has_aux=True)(moving.vector)
+
+    def step(state: tuple) -> tuple:
+        epoch, i, moving, batch, sums, stopped = state
+        gradient, metrics = minibatch(epoch, i, batch, moving)
+        stopped = stopped if recipe.target_kl is None else metrics["train/approx_kl"] > KL_STOP * recipe.target_kl
+        moved = _descend(model, moving, gradient, rates, separate)
+        moving = moved if recipe.target_kl is None else jax.tree.map(partial(jnp.where, stopped), moving, moved)
+        sums = _accumulate(sums, metrics)
+        return epoch, i + 1, moving, batch, sums, stopped
+
+    def epoch(state: tuple) -> tuple:
+        number, moving, batch, sums, stopped = state
+        if recipe.recompute_advantages:
+            batch = prepare(moving.vector)
+        inner = (number, jnp.int32(0), moving, batch, sums, stopped)
+        inner = lax.while_loop(lambda s: (s[1] < rows.shape[1]) & ~s[5], step, inner)
+        return number + 1, *inner[2:]
+
+    batch = _flatten(recipe.prepare(rollout))
+    sums = _no_metrics(minibatch, batch, moving)
+    state = (jnp.int32(0), moving, batch, sums, jnp.bool_(False))
+    number, moving, _, sums, stopped = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
+    return moving, _summary(model, recipe, moving.vector, rollout, batch, sums)
+
+
+def _outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
+    policy = model.policy(vector, inputs["observation"])
+    try:
+        entropy = policy.entropy()
+    except NotImplementedError:
+        entropy = None
+    needs_kl = isinstance(recipe.objective, Penalty)
+    return Outputs(
+        log_prob=policy.log_prob(inputs["action"]),
+        entropy=entropy,
+        kl=model.actions.rebuild(inputs["policy"]).kl(policy) if needs_kl else None,
+        value=model.value(vector, inputs["observation"]) if model.has_critic else None,
+        next_value=model.value(vector, inputs["reached"]) if "reached" in inputs else None,
+    )
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _flatten(batch: Batch) -> dict[str, Array]:
+    """The fields that are there, `[T·B]`."""
+    return {name: _flat(x) for name, x in vars(batch).items() if x is not None}
+
+
+def _take(x: Any, rows: Int[Array, " N"]) -> Any:
+    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), x)
+
+
+def _rows(batch: dict[str, Array], rows: Int[Array, " N"]) -> Batch:
+    part = _take(batch, rows)
+    part["mask"] &= rows < batch["mask"].shape[0]
+    return Batch(**part)
+
+
+def _descend(model: Model, moving: Moving, gradient: Array, rates: Rates, separate: bool) -> Moving:
+    """One Adam step. The gradient is clipped by its *global* norm: of everything together, or of actor and critic each."""
+    n = model.n_actor if separate else model.size
+    parts = [_clip(part, rates.max_grad_norm) for part in (gradient[:n], gradient[n:]) if part.size]
+    scaled, adam = optax.scale_by_adam(eps=rates.eps).update(jnp.concatenate(parts), moving.adam)
+    lr = jnp.where(jnp.arange(model.size) < n, rates.actor, rates.critic)
+    return Moving(moving.vector - lr * scaled, adam)
+
+
+def _clip(gradient: Array, bound: Any) -> Array:
+    """g · min(1, bound/‖g‖)."""
+    if bound is None:
+        return gradient
+    norm = jnp.sqrt(jnp.sum(gradient**2))
+    return gradient * jnp.where(norm > bound, bound / norm, 1.0)
+
+
+def _no_metrics(minibatch: Any, batch: dict[str, Array], moving: Moving) -> dict[str, Array]:
+    """Zeros in the shape of the metrics' sums, found without computing anything."""
+    zero = jnp.int32(0)
+    shapes = jax.eval_shape(lambda: minibatch(zero, zero, batch, moving)[1])
+    return {name: jnp.zeros((), x.dtype) for name, x in shapes.items()} | {
+        "train/minibatches": jnp.zeros(()), "train/first_ratio_deviation": jnp.zeros(()),
+    }  # fmt: skip
+
+
+def _accumulate(sums: dict[str, Array], metrics: dict[str, Array]) -> dict[str, Array]:
+    count = sums["train/minibatches"]
+    first = jnp.where(count == 0, metrics["train/ratio_deviation"], sums["train/first_ratio_deviation"])
+    added = {name: sums[name] + x for name, x in metrics.items()}
+    return added | {"train/minibatches": count + 1, "train/first_ratio_deviation": first}
+
+
+def _summary(
+    model: Model, recipe: Recipe, vector: Array, rollout: Rollout, batch: dict[str, Array], sums: dict[str, Array]
+) -> dict[str, Array]:
+    count, first = sums.pop("train/minibatches"), sums.pop("train/first_ratio_deviation")
+    metrics = {name: x / count for name, x in sums.items()}
+    before, after = model.actions.rebuild(rollout.policy or ()), model.policy(vector, rollout.observation)
+    metrics |= {
+        "train/minibatches": count,
+        "train/first_ratio_deviation": first,
+        "train/kl": reduce.mean(before.kl(after), rollout.mask),
+    }
+    if "value" in batch:
+        explained = critics.explained_variance(batch["value"], batch["target"], batch["mask"])
+        metrics["train/explained_variance"] = explained
+    return metrics
+
+
+def start(vector: Float[np.ndarray, " P"]) -> Moving:
+    """Parameters that have not moved yet."""
+    return Moving(jnp.array(vector), optax.scale_by_adam().init(jnp.array(vector)))
+
+
+def rates(optim: Any) -> Rates:
+    """The numbers of an optimiser whose schedules have been placed."""
+    if isinstance(optim, Separate):
+        return Rates(optim.actor_lr, optim.critic_lr, 1.0, optim.max_grad_norm, optim.eps)
+    return Rates(optim.lr, optim.lr, optim.vf_coef, optim.max_grad_norm, optim.eps)
+
+
+def minibatches(
+    rng: np.random.Generator, mask: Bool[np.ndarray, "T B"], epochs: int, parts: int
+) -> Int[np.ndarray, "E M N"]:
+    """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at most one.
+
+    Shapes `[T, B]` → `[epochs, parts, ⌈T·B/parts⌉]`; what is left over is filled with T·B, which stands for padding.
+    """
+    real, n = np.flatnonzero(mask.ravel()), mask.size
+    width = -(-n // parts)
+    rows = np.full((epochs, parts, width), n, np.int32)
+    bounds = np.linspace(0, len(real), parts + 1).astype(int)
+    for epoch in range(epochs):
+        order = rng.permutation(real) if parts > 1 else real
+        for i in range(parts):
+            rows[epoch, i, : bounds[i + 1] - bounds[i]] = order[bounds[i] : bounds[i + 1]]
+    return rows

@@ -1,0 +1,61 @@
+"""Settings as JSON: frozen dataclasses of known types, each tagged with its name; a file can name a type, never define one."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from vantage import recipe
+
+T = TypeVar("T", bound=type)
+
+KNOWN: dict[str, type] = {
+    name: x for name, x in vars(recipe).items() if isinstance(x, type) and is_dataclass(x) and name[0] != "_"
+    and x.__module__ == recipe.__name__
+}  # fmt: skip
+"""The types that a file may name."""
+
+
+def known(cls: T) -> T:
+    """Let files name this dataclass; decorate your own networks and objectives with it before loading an agent that uses them."""
+    KNOWN[cls.__name__] = cls
+    return cls
+
+
+def to_json(x: Any) -> Any:
+    """Dataclasses become `{"type": name, field: value, …}`, tuples lists; the rest must be JSON already.
+
+    Raises TypeError for a type that `from_json` would not know.
+    """
+    if x is None or isinstance(x, bool | int | float | str):
+        return x
+    if isinstance(x, list | tuple):
+        return [to_json(item) for item in x]
+    if isinstance(x, dict):
+        return {str(key): to_json(item) for key, item in x.items()}
+    if is_dataclass(x) and KNOWN.get(type(x).__name__) is type(x):
+        return {"type": type(x).__name__, **{f.name: to_json(getattr(x, f.name)) for f in fields(x) if f.init}}
+    raise TypeError(
+        f"{type(x).__name__} cannot be written to a file: decorate a dataclass of your own with vantage.runs.known"
+    )
+
+
+def from_json(x: Any) -> Any:
+    """The value that `to_json` wrote; lists become tuples. Raises ValueError for an unknown type or field."""
+    if isinstance(x, list):
+        return tuple(from_json(item) for item in x)
+    if not isinstance(x, dict):
+        return x
+    if "type" not in x:
+        return {key: from_json(item) for key, item in x.items()}
+    values = {key: from_json(item) for key, item in x.items() if key != "type"}
+    if x["type"] not in KNOWN:
+        near = difflib.get_close_matches(str(x["type"]), KNOWN, n=1)
+        raise ValueError(
+            f"type {x['type']!r} is unknown{f' (did you mean {near[0]!r}?)' if near else ''}: "
+            "import the module that defines it, and decorate the class with vantage.runs.known"
+        )
+    cls = KNOWN[x["type"]]
+    strange = sorted(values.keys() - {f.name for f in fields(cls) if f.init})
+    if strange:
+        raise ValueError(f"{x['type']} has no field {strange[0]!r}: the file is from another version of the library")
+    return cls(**values)
