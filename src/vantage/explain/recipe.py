@@ -1,0 +1,222 @@
+"""A recipe written out: its objective, its critic loss, its update, and every symbol in them."""
+
+import inspect
+import re
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from vantage.explain.choices import field_docs, summary
+from vantage.explain.formula import Definition, Record, Symbol, block, read, run
+from vantage.explain.symbols import SYMBOLS, occurring
+from vantage.explain.symbols import Symbol as Entry
+from vantage.recipe import Linear, Recipe
+from vantage.theory import kl_control, objectives, reduce
+
+EXPECTATIONS = {
+    "total_steps": "E_{{s_t, a_t ∼ {π}}}[ {x} ]",
+    "total_columns": "E_{{τ ∼ {π}}}[ Σ_t ({x}) ]",
+    "total_trajectories": "E_{{τ ∼ {π}}}[ Σ_t ({x}) ]",
+}
+"""The expectation that dividing by each total of `theory.reduce` estimates."""
+
+EXACT = (
+    Definition("KL(p ‖ q)", "E_{a ∼ p(·|s_t)}[ log p(a|s_t) − log q(a|s_t) ]"),
+    Definition("H(π)", "− E_{a ∼ π(·|s_t)}[ log π(a|s_t) ]"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a recipe does, as text: `str()` of it is the page that `vantage explain` prints."""
+
+    title: str
+    objective: str
+    """What the actor maximises, with the expectation's subscript."""
+    critic: str | None
+    """What the critic minimises."""
+    where: tuple[Definition, ...]
+    """The quantities in the two formulas, and those in theirs."""
+    update: tuple[str, ...]
+    """What happens between two rollouts, in order."""
+    symbols: tuple[Entry, ...]
+    """Every symbol that occurs above."""
+    values: dict[str, str]
+    """The value of each parameter that the recipe sets, by sign."""
+    policy: str
+    """The sign of the policy that acted."""
+
+    @property
+    def formulas(self) -> list[str]:
+        """Every formula shown."""
+        return [self.objective, *([self.critic] if self.critic else []), *map(str, self.where)]
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table of symbols, one dict a row."""
+        return [
+            {
+                "symbol": entry.sign,
+                "what": entry.meaning + (f"; here {self.values[entry.sign]}" if entry.sign in self.values else ""),
+                "kind": entry.kind,
+                "from": entry.source.replace("{π}", self.policy),
+                "shape": entry.shape,
+                "unit": entry.unit,
+                "by": entry.by,
+            }
+            for entry in self.symbols
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as JSON-able data."""
+        return {
+            "title": self.title,
+            "objective": self.objective,
+            "critic": self.critic,
+            "where": [{"formula": str(one), "when": one.when} for one in self.where],
+            "update": list(self.update),
+            "symbols": self.rows(),
+        }
+
+    def __str__(self) -> str:
+        from vantage.explain.text import page
+
+        return page(self)
+
+
+def explain_recipe(recipe: Recipe) -> Explanation:
+    """The recipe written out, by running its choices on symbols."""
+    policy = "π_old" if recipe.objective.reuses else "π_θ"
+    notes: list[Definition] = []
+    gain = run(recipe.objective, Record(), notes=notes)
+    if recipe.ent_coef != 0.0:
+        gain = read(objectives.with_entropy)[0].text.replace("gain_t", gain).replace(" c ", " c_ent ")
+    weight, target = _psi(recipe, notes)
+    critic = None
+    if recipe.critic is not None:
+        critic = run(recipe.critic, Record(), Symbol("V_φ"), Symbol("V_φ"), notes=notes)
+    frame = _frame(recipe)
+    objective, critic = frame(gain, policy), critic and frame(critic, policy)
+    where = _closure([objective, critic or ""], [weight, *target, *notes])
+    update = tuple(_update(recipe))
+    return Explanation(
+        title=" × ".join(type(part).__name__ for part in (recipe.psi, recipe.objective, recipe.critic) if part),
+        objective=objective,
+        critic=critic,
+        where=where,
+        update=update,
+        symbols=tuple(occurring(objective, critic or "", *map(str, where), *_rule(recipe))),
+        values=dict(_values(recipe)),
+        policy=policy,
+    )
+
+
+def _psi(recipe: Recipe, notes: list[Definition]) -> tuple[Definition, list[Definition]]:
+    """The definitions of Ψ_t and of the critic's target R_t."""
+    critic = recipe.critic is not None
+    names = {"value": "V(s_t)", "next_value": "V(s_{t+1})"} if critic else {"value": None, "next_value": None}
+    weight, target = run(recipe.psi, Record(**names), notes=notes)
+    if recipe.time_weighting == "discounted" and not recipe.psi.counts_from_start:
+        weight = f"γ^t ({weight})" if " " in weight else f"γ^t {weight}"
+    when = ""
+    if recipe.whiten:
+        weight = read(reduce.whiten)[0].text.replace("x", weight)
+        when = f"mean and variance over each {recipe.whiten}"
+    return Definition("Ψ_t", weight, when), [Definition("R_t", target)] if critic else []
+
+
+def _frame(recipe: Recipe) -> Any:
+    """How one decision's number becomes the expectation that the batch estimates."""
+    total = run(recipe.reduction, Record(), notes=[], method="total")
+    shape = EXPECTATIONS.get(str(total), f"Σ_{{{{t, b}}}} ({{x}}) / {total},   s_t, a_t ∼ {{π}}")
+    return lambda x, policy: shape.format(x=x, π=policy)
+
+
+def _closure(formulas: list[str], known: list[Definition]) -> tuple[Definition, ...]:
+    """The definitions that the formulas need, and those that these need: given ones first, then from the docstrings."""
+    exact = [one for one in EXACT if any(one.sign.split("(")[0] + "(" in text for text in formulas)]
+    loose = [one for one in known if not one.sign]
+    named, shown = [one for one in known if one.sign], []
+    waiting = list(formulas)
+    while waiting:
+        for entry in occurring(waiting.pop(0)):
+            if any(entry.sign == _entry(one.sign) for one in shown):
+                continue
+            found = [one for one in named if _entry(one.sign) == entry.sign] or _by_docstring(entry)
+            shown += found
+            waiting += [one.text for one in found]
+    return (*dict.fromkeys([*loose, *shown, *exact]),)
+
+
+def _entry(sign: str) -> str:
+    """The table's spelling of a left-hand side."""
+    found = occurring(sign)
+    return next((entry.sign for entry in found if entry.sign == sign), found[0].sign if found else sign)
+
+
+def _by_docstring(entry: Entry) -> list[Definition]:
+    """The definition in the docstring of the function that computes a symbol, if it defines that very symbol."""
+    function = entry.function()
+    return [one for one in read(function) if one.sign == entry.sign] if function else []
+
+
+def _update(recipe: Recipe) -> list[str]:
+    docs, policy = field_docs(Recipe), "π_old" if recipe.objective.reuses else "π_θ"
+    steps = recipe.n_epochs * recipe.n_minibatches
+    fixed = "Ψ_t and R_t" if recipe.critic else "Ψ_t"
+    again = "anew before each epoch, with the critic of that moment" if recipe.recompute_advantages else "once"
+    lines = [
+        f"collect [T, B] steps with {policy}" + (" = π_θ as it stands" if recipe.objective.reuses else ""),
+        f"compute {fixed} {again}; between two computations they are data",
+        f"{recipe.n_epochs} epoch{'s' * (recipe.n_epochs > 1)} × {recipe.n_minibatches} "
+        f"minibatch{'es' * (recipe.n_minibatches > 1)} = {steps} step{'s' * (steps > 1)} of the optimiser; "
+        f"reduction: {_lower(summary(type(recipe.reduction)))}",
+    ]
+    if recipe.target_kl is not None:
+        lines.append(f"target_kl = {recipe.target_kl:g}: {_lower(docs['target_kl'].split(';')[0])}")
+    if _rule(recipe):
+        lines.append("move β once, by the KL over the whole batch: " + "; ".join(_rule(recipe)))
+    for name, value in _knobs(recipe):
+        if isinstance(value, Linear):
+            lines.append(f"{name} goes linearly from {value.start:g} to {value.end:g} over the run")
+    return lines
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:].rstrip(".")
+
+
+def _rule(recipe: Recipe) -> list[str]:
+    """The lines of the formula by which β moves, if it does."""
+    rule = getattr(recipe.objective, "rule", None)
+    if rule is None:
+        return []
+    used = inspect.unwrap(type(rule).__call__).__code__.co_names
+    lines = [line for name in used if hasattr(kl_control, name) for line in block(getattr(kl_control, name))]
+    return [part for line in lines for part in re.split(r",?\s{4,}", line)]
+
+
+def _knobs(recipe: Recipe) -> list[tuple[str, Any]]:
+    """Every setting of the recipe and of the choices in it, as (Type.field, value)."""
+    found: list[tuple[str, Any]] = []
+    waiting: list[Any] = [recipe]
+    while waiting:
+        choice = waiting.pop(0)
+        for name in field_names(choice):
+            value = getattr(choice, name)
+            found.append((f"{type(choice).__name__}.{name}", value))
+            if is_dataclass(value) and not isinstance(value, Linear):
+                waiting.append(value)
+    return found
+
+
+def field_names(choice: Any) -> list[str]:
+    """The names of a choice's fields."""
+    return list(choice.__dataclass_fields__)
+
+
+def _values(recipe: Recipe) -> list[tuple[str, str]]:
+    knobs = {f"recipe.{name}": value for name, value in _knobs(recipe)}
+    return [(entry.sign, _number(knobs[entry.by])) for entry in SYMBOLS if knobs.get(entry.by) is not None]
+
+
+def _number(value: Any) -> str:
+    return f"{value.start:g} → {value.end:g}, linearly" if isinstance(value, Linear) else f"{value:g}"
