@@ -15,7 +15,9 @@ ONE_COPY = {
     "the k3 estimator": (r"expm1\(|exp\((\w+)\) - 1\.?0? - \1\b|exp\((\w+)\) - \2 - 1", "theory.divergences"),
     "KL thresholds of β": (r"\bbeta \* (?:2(?:\.0)?|factor)\b", "theory.kl_control"),
 }
-"""Each formula as it would be retyped (a pattern over normalised source), and the only module where it may stand."""
+"""Each formula as it would be retyped (a pattern over normalised source), and the only module where it may stand.
+
+`verify` is left out: a claim states the formula a second time on purpose, to compare."""
 
 SOFT, HARD, FUNCTION, PARAMETERS = 300, 400, 60, 12
 GAIN = re.compile(r"\b(gain|surrogate|objective)\b")
@@ -45,7 +47,7 @@ def normalised(module: Module) -> str:
 @pytest.mark.parametrize("formula", ONE_COPY)
 def test_one_copy(formula):
     pattern, home = ONE_COPY[formula]
-    found = {module.name for module in modules() if re.search(pattern, normalised(module))}
+    found = {module.name for module in modules() if module.part != "verify" and re.search(pattern, normalised(module))}
     assert found == {home}, f"{formula} belongs in {home} alone: call it there"
 
 
@@ -72,7 +74,7 @@ def test_sizes(module):
     assert len(module.text.splitlines()) <= HARD, f"a module is at most {HARD} lines, better {SOFT}: split it"
     for function in functions(module):
         assert function.end_lineno is not None
-        length = function.end_lineno - function.lineno + 1
+        length = function.end_lineno - function.lineno + 1 - len((ast.get_docstring(function) or "").splitlines())
         arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
         assert length <= FUNCTION, f"{function.name} has {length} lines, at most {FUNCTION}: split it"
         assert len(arguments) <= PARAMETERS, f"{function.name} has {len(arguments)} parameters, at most {PARAMETERS}"
