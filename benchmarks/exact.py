@@ -1,4 +1,4 @@
-"""Policy evaluation of a sparse MDP with a certified error: `python -m benchmarks.exact [STATES]` (a million unless given)."""
+"""Policy evaluation of a sparse MDP, certified: `python -m benchmarks.exact [STATES]` (a million unless given)."""
 
 import resource
 import sys
