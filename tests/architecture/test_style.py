@@ -80,9 +80,20 @@ def test_sizes(module):
         assert len(arguments) <= PARAMETERS, f"{function.name} has {len(arguments)} parameters, at most {PARAMETERS}"
 
 
+def code_lines(module: Module) -> int:
+    """Lines of code: neither blank, nor comment, nor docstring."""
+    prose = {
+        line
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and node.end_lineno is not None
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = enumerate(map(str.strip, module.text.splitlines()), start=1)
+    return sum(bool(line) and not line.startswith("#") and number not in prose for number, line in lines)
+
+
 def test_the_package_stays_small():
-    lines = sum(len(module.text.splitlines()) for module in modules())
-    assert lines <= 10_000, f"{lines} lines"
+    assert sum(code_lines(module) for module in modules()) <= 8000
 
 
 RETYPED = {
