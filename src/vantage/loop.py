@@ -80,8 +80,9 @@ def learn(
 ) -> Report:
     """Train until the world has taken `total_steps` steps in all, and report each update.
 
-    Ctrl-C (and SIGTERM) ends the run after the update in progress; a second one at once. Where the world's state is exact a
-    checkpoint of that moment is written then; elsewhere the last regular one stands, so that resuming is bit for bit in both cases.
+    Ctrl-C (and SIGTERM) ends the run after the update in progress; a second one at once. Where the world's state is
+    exact a checkpoint of that moment is written then; elsewhere the last regular one stands, so that resuming is bit
+    for bit in both cases.
     """
     if total_steps < 1:
         raise ValueError(f"total_steps = {total_steps}: train for at least one step")
@@ -94,7 +95,7 @@ def learn(
                 update = _one_update(world, recipe, total_steps)
                 update.metrics.update(_time(world, began, first))
                 report.rows.append(update.metrics)
-                if any([listener.on_update(update) is False for listener in listeners]):
+                if [listener for listener in listeners if listener.on_update(update) is False]:
                     report.stopped = "callback"
                 if interrupted():
                     report.stopped = "interrupt"

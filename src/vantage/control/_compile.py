@@ -6,11 +6,13 @@ from pathlib import Path
 
 
 def use_cache() -> None:
-    """Point JAX at the user's cache folder unless a cache is configured already; `VANTAGE_CACHE=` (empty) turns it off."""
+    """Point JAX at the user's cache folder unless a cache is configured already; `VANTAGE_CACHE=` (empty) turns it
+    off.
+    """
     import jax
 
     folder = os.environ.get("VANTAGE_CACHE", str(_user_cache() / "vantage" / "xla"))
-    if not folder or jax.config.jax_compilation_cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if not folder or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """An agent: settings, an environment, and what was learned so far."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from vantage.control import environments, model
 from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
 from vantage.control.model import Actor
-from vantage.control.networks import Network
 from vantage.control.normalise import Moments, observe
 from vantage.control.settings import Settings, settings
 from vantage.control.spaces import Actions, Observations, actions, observations
 from vantage.control.streams import Stream, generator, reset_seed
 from vantage.control.training import ControlWorld
 from vantage.loop import Callback, Report, learn
-from vantage.recipe import Optim, Recipe
+from vantage.recipe import Recipe
 from vantage.runs import checkpoint as files
 from vantage.runs.config import from_json, to_json
 from vantage.world import TrainState
@@ -64,26 +63,12 @@ class Checkpoints:
 class Agent:
     """A policy that learns in a Gymnasium environment.
 
-    `env` is an id, or a callable that returns one `gymnasium.Env`; the keywords are the fields of `Settings`. Building one opens no
-    environment longer than it takes to look at its spaces. Raises ValueError or TypeError, before any work, for what cannot be trained.
+    `env` is an id, or a callable that returns one `gymnasium.Env`; `recipe` is `PPO()` unless given; the keywords are
+    the other fields of `Settings`. Raises ValueError or TypeError, before any work, for what cannot be trained.
     """
 
-    def __init__(
-        self,
-        env: Source,
-        recipe: Recipe | None = None,
-        *,
-        gamma: float = 0.99,
-        n_envs: int = 8,
-        n_steps: int = 128,
-        optim: Optim | None = None,
-        network: Network | None = None,
-        **options: Any,
-    ) -> None:
-        given = {"recipe": recipe, "optim": optim, "network": network}
-        chosen = settings(
-            gamma=gamma, n_envs=n_envs, n_steps=n_steps, **{k: v for k, v in given.items() if v is not None}, **options
-        )
+    def __init__(self, env: Source, recipe: Recipe | None = None, **options: Any) -> None:
+        chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
         one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, own_vector=False)
         spaces = one.single_observation_space, one.single_action_space
         one.close()
@@ -120,12 +105,8 @@ class Agent:
 
     def _make_env(self, slots: int) -> Any:
         assert self.env is not None
-        # The way of stepping is that of training, whatever the number of slots asked for.
-        own = self.settings.n_envs >= environments.VECTORISE_FROM
-        make = partial(
-            environments.make, env_kwargs=self.settings.env_kwargs, max_episode_steps=self.settings.max_episode_steps
-        )
-        return make(self.env, slots, own_vector=own)
+        chosen = self.settings
+        return environments.make(self.env, slots, chosen.env_kwargs, chosen.max_episode_steps, chosen.own_vector)
 
     @property
     def steps(self) -> int:
@@ -155,32 +136,35 @@ class Agent:
     # ---- acting ----
 
     def act(self, observation: Any, deterministic: bool = False) -> Any:
-        """The action for one observation or a batch of them, as the environment accepts it; sampled unless `deterministic`."""
+        """The action for one observation or a batch of them, as the environment accepts it; sampled unless
+        `deterministic`.
+        """
         return self.predict(observation, deterministic=deterministic)[0]
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
         """(action, state) in Stable-Baselines3's form; `state` is for recurrent policies and comes back as it is."""
-        seen = self._model.observations.record(observation)
-        single = seen.ndim == len(self._model.observations.shape)
+        space, observations = self._model.actions, self._model.observations
+        seen = observations.record(observation)
+        single = seen.ndim == len(observations.shape)
         batch = seen[None] if single else seen
-        if batch.shape[1:] != self._model.observations.shape:
+        if batch.shape[1:] != observations.shape:
             raise ValueError(
-                f"observation has shape {np.shape(observation)}: expected {self._model.observations.shape}, or a batch"
+                f"observation has shape {np.shape(observation)}: give one of shape {observations.shape}, or a batch"
             )
+        rng = None if deterministic else generator(self.settings.seed, Stream.ACT, self._acts)
+        self._acts += rng is not None
+        action = space.to_env(self._choose(batch, rng))
+        return (action[0] if single else action), state
+
+    def _choose(self, batch: Array, rng: np.random.Generator | None) -> Array:
+        """Actions for recorded observations `[B, …]`: sampled with `rng`, or the most probable ones without."""
         actor, moments = self._policy
         outputs = actor.outputs(observe(moments, batch))
-        space = self._model.actions
-        if deterministic:
-            chosen = space.mode(outputs)
-        else:
-            chosen = actor.sample(
-                outputs, space.noise(generator(self.settings.seed, Stream.ACT, self._acts), (len(batch),))
-            )
-            self._acts += 1
-        action = space.to_env(chosen)
-        return (action[0] if single else action), state
+        if rng is None:
+            return self._model.actions.mode(outputs)
+        return actor.sample(outputs, self._model.actions.noise(rng, (len(batch),)))
 
     @property
     def _policy(self) -> tuple[Actor, Moments | None]:
@@ -199,7 +183,9 @@ class Agent:
         return Actor(self._model, self._model.vector(arrays["parameters"])), moments
 
     def evaluate(self, episodes: int = 20, deterministic: bool = True, seed: int = 0) -> Evaluation:
-        """Play whole episodes on environments of their own, one episode a slot, so that short episodes are not over-represented."""
+        """Play whole episodes on environments of their own, one episode a slot, so that short episodes are not over-
+        represented.
+        """
         if episodes < 1:
             raise ValueError(f"episodes = {episodes}: play at least one")
         if self.env is None:
@@ -216,8 +202,10 @@ class Agent:
         observation, _ = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
         running = np.ones(episodes, bool)
+        rng = None if deterministic else generator(seed, Stream.EVALUATE)
         while running.any():
-            action = self.act(observation, deterministic)
+            chosen = self._choose(self._model.observations.record(observation), rng)
+            action = self._model.actions.to_env(chosen)
             observation, reward, terminated, truncated, _ = env.step(action)
             returns += np.where(running, reward, 0.0)
             lengths += running
@@ -231,13 +219,12 @@ class Agent:
         self._write(Path(path), self._restored if self._restored and "world" not in vars(self) else self.world.state())
 
     def _write(self, path: Path, state: TrainState) -> None:
-        settings_ = replace(self.settings, env_kwargs=self.settings.env_kwargs)
         files.save(
             path,
             state.arrays,
             {
                 "env": self.env if isinstance(self.env, str) else None,
-                "settings": to_json(settings_),
+                "settings": to_json(self.settings),
                 "observations": to_json(self._model.observations),
                 "actions": to_json(self._model.actions),
                 "counters": state.counters,
@@ -253,13 +240,16 @@ class Agent:
 
 
 def load(path: str | Path, env: Source | None = None) -> Agent:
-    """The agent that `Agent.save` or a checkpoint wrote. `env` is needed only to train or evaluate one that was made with a callable.
+    """The agent that `Agent.save` or a checkpoint wrote. `env` is needed only to train or evaluate one that was made
+    with a callable.
 
     Raises FileNotFoundError, or ValueError for a damaged file or one that names an unknown type.
     """
     arrays, info = files.load(path)
+    # An id of the form module:id imports that module; a file must not choose what is imported.
+    named = info["env"] if (info["env"] or "").startswith("vantage.") or ":" not in (info["env"] or "") else None
     agent = Agent.__new__(Agent)
     seen, done = from_json(info["observations"]), from_json(info["actions"])
-    agent._set_up(env if env is not None else info["env"], from_json(info["settings"]), seen, done)
+    agent._set_up(env if env is not None else named, from_json(info["settings"]), seen, done)
     agent._restored = TrainState(arrays=arrays, counters=info["counters"])
     return agent

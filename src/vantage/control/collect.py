@@ -1,4 +1,7 @@
-"""Acting: the host loop over a vector environment. It runs the actor and nothing else; scoring comes afterwards, in one batch."""
+"""Acting: the host loop over a vector environment.
+
+It runs the actor and nothing else; scoring comes afterwards, in one batch.
+"""
 
 from collections import deque
 from dataclasses import dataclass
@@ -62,7 +65,10 @@ class Collector:
         self.returns, self.lengths = np.zeros(self._slots), np.zeros(self._slots, np.int64)
 
     def rollout(self, actor: Actor, moments: Moments | None, rows: int, update: int, whole: bool) -> Columns:
-        """`rows` rows of every slot. `whole`: episodes from their first to their last step instead; at least `rows`, masked after that."""
+        """`rows` rows of every slot.
+
+        `whole`: episodes from their first to their last step instead; at least `rows`, masked after that.
+        """
         if whole:
             self.reset(update)
         rng = generator(self._seed, Stream.NOISE, update)
@@ -118,8 +124,10 @@ class Collector:
             "actor_log_prob": self._recorded(actor, outputs, action),
         }  # fmt: skip
 
-    def _begin_anew(self, raw: Array, t: int, over: Array, info: dict[str, Any]) -> list[tuple[int, int, Array]]:
-        """After a step that ended episodes: the final observations that `raw` does not hold, and the first ones of the next."""
+    def _begin_anew(self, raw: Array, t: int, over: Array, info: dict[str, Any]) -> list[tuple[int, Any, Array]]:
+        """After a step that ended episodes: the final observations that `raw` does not hold, and the first ones of
+        the next.
+        """
         if self._mode is AutoresetMode.NEXT_STEP:
             self.filler = over.copy()
             return []
@@ -162,8 +170,8 @@ class Collector:
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 t, slot = np.argwhere(~np.isfinite(values))[0][:2]
                 raise FloatingPointError(
-                    f"{self._name}: slot {slot} gave a {name} that is not finite at step {t} of rollout {update}: mend the "
-                    "environment, or wrap it so that it terminates there; no parameter was changed by this rollout"
+                    f"{self._name}: slot {slot} gave a {name} that is not finite at step {t} of rollout {update}: mend "
+                    "the environment, or wrap it so that it terminates there; no parameter was changed by this rollout"
                 ) from cause
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -171,11 +179,10 @@ class Collector:
         arrays = {name: np.array(getattr(self, name)) for name in ("observation", "filler", "returns", "lengths")}
         return arrays, {"episodes": [list(episode) for episode in self.episodes]}
 
-    def restore(self, arrays: dict[str, Array], counters: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Stand where `state` was read; the environments must stand there too."""
         for name, value in arrays.items():
             setattr(self, name, value.copy())
-        self.episodes = deque(((r, int(n)) for r, n in counters["episodes"]), maxlen=100)
 
 
 def _since(running: Array, before: Array, carry: Array) -> Array:

@@ -1,4 +1,6 @@
-"""Settings that are known to work, one entry an environment; `Agent.tuned` and the command line read them here and nowhere else."""
+"""Settings that are known to work, one entry an environment; `Agent.tuned` and the command line read them here and
+nowhere else.
+"""
 
 from dataclasses import dataclass
 from typing import Any

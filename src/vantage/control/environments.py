@@ -2,28 +2,27 @@
 
 import difflib
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 Source = str | Callable[[], gym.Env]
-VECTORISE_FROM = 4
-"""From how many slots on an environment's own vector implementation is faster than stepping them one by one (measured: CartPole)."""
 
 
 def make(
-    source: Source, slots: int, env_kwargs: dict[str, Any], max_episode_steps: int | None, own_vector: bool = True
+    source: Source, slots: int, env_kwargs: dict[str, Any], max_episode_steps: int | None, own_vector: bool
 ) -> VectorEnv:
     """`slots` copies of an environment, stepped together.
 
-    An id whose environment has its own vector implementation uses it from 4 slots on; anything else is stepped one by one. A callable
-    returns one `gymnasium.Env`; if it has `make_vector(slots)`, that is asked for all of them.
+    With `own_vector` an id whose environment has a vector implementation of its own uses that, and a callable that has
+    `make_vector(slots)` is asked for all of them; otherwise single environments are stepped one by one.
     Raises ValueError for an unknown id, TypeError for a callable that returns something else.
     """
     if isinstance(source, str):
         spec = find(source)
-        if own_vector and slots >= VECTORISE_FROM and spec.vector_entry_point is not None:
+        if own_vector and spec.vector_entry_point is not None:
             limit = {} if max_episode_steps is None else {_limit_name(spec): max_episode_steps}
             return gym.make_vec(source, slots, vectorization_mode="vector_entry_point", **limit, **env_kwargs)
         return _one_by_one(lambda: gym.make(source, max_episode_steps=max_episode_steps, **env_kwargs), slots)
@@ -37,11 +36,14 @@ def make(
 
 
 def find(env_id: str) -> Any:
-    """The registration of an id. Raises ValueError, with the nearest known id, if there is none."""
+    """The registration of an id, which may be `module:id`. Raises ValueError, with the nearest known id, if there is none."""
+    module, _, name = env_id.rpartition(":")
     try:
-        return gym.spec(env_id)
+        if module:
+            import_module(module)
+        return gym.spec(name)
     except gym.error.Error as error:
-        near = difflib.get_close_matches(env_id, gym.registry, n=1)
+        near = difflib.get_close_matches(name, gym.registry, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "gymnasium.pprint_registry() lists what is installed"
         raise ValueError(f"unknown environment {env_id!r}: {hint}") from error
     except ModuleNotFoundError as error:
@@ -56,7 +58,7 @@ def autoreset(env: VectorEnv) -> AutoresetMode:
 
 
 def _limit_name(spec: Any) -> str:
-    """How a vector implementation calls its time limit: Gymnasium's own take `max_episode_steps`, an MDP `max_steps`."""
+    """How a vector implementation calls its time limit: Gymnasium's take `max_episode_steps`, an MDP `max_steps`."""
     return "max_steps" if str(spec.vector_entry_point).startswith("vantage.mdp") else "max_episode_steps"
 
 

@@ -1,6 +1,7 @@
 """The parameters as one flat vector, and the functions of it: π(·|s) and V(s).
 
-One vector, because the update clips, moves and donates the parameters as a whole: a dozen small arrays cost a dozen times the overhead.
+One vector, because the update clips, moves and donates the parameters as a whole: a dozen small arrays cost a dozen
+times the overhead.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ class Networks(eqx.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """The static half of an agent: spaces, shapes and structure. Hashable, so that equal agents share one compiled update."""
+    """The static half of an agent: spaces, shapes and structure.
+
+    Hashable, so that equal agents share one compiled update.
+    """
 
     observations: Observations
     actions: Actions
@@ -86,7 +90,9 @@ class Model:
 def build(
     observations: Observations, actions: Actions, network: Network, critic: bool, rng: np.random.Generator
 ) -> tuple[Model, Float[np.ndarray, " P"]]:
-    """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with gain 1; σ = 1."""
+    """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with
+    gain 1; σ = 1.
+    """
     networks = Networks(
         actor=network.build(rng, observations.size, actions.outputs, 0.01),
         log_std=np.zeros(actions.outputs, np.float32) if actions.learned_std else None,

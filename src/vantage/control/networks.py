@@ -25,16 +25,20 @@ ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Network(Protocol):
-    """How to build the function from features `[D]` to outputs `[O]`; a frozen dataclass, decorated with `runs.known` if it is to be saved.
+    """How to build the function from features `[D]` to outputs `[O]`; a frozen dataclass, decorated with `runs.known`
+    if it is to be saved.
 
-    `build` returns any pytree that is callable. One that maps a single vector, as Equinox modules do, is mapped over the batch.
+    `build` returns any pytree that is callable. One that maps a single vector, as Equinox modules do, is mapped over
+    the batch.
     """
 
     def build(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float) -> Callable[..., Any]: ...
 
 
 class Tower(eqx.Module):
-    """A perceptron that takes batches, `[…, D]` → `[…, O]`; W is `[in, out]`, so NumPy leaves work as well as JAX ones."""
+    """A perceptron that takes batches, `[…, D]` → `[…, O]`; W is `[in, out]`, so NumPy leaves work as well as JAX
+    ones.
+    """
 
     weights: tuple[Any, ...]
     biases: tuple[Any, ...]
@@ -80,7 +84,10 @@ class MLP:
 
 
 def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -> Float[np.ndarray, "M N"]:
-    """A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`; uniform by Haar. Source: Saxe et al. (2014)."""
+    """A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`; uniform by Haar.
+
+    Source: Saxe et al. (2014).
+    """
     tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(tall)
     q = q * np.sign(np.diag(r))
@@ -120,6 +127,6 @@ def _say_once(name: str) -> None:
     if name not in _said:
         _said.add(name)
         warnings.warn(
-            f"{name} is not a vantage Tower, so the collector acts through a jitted call (about 100 µs) instead of NumPy",
+            f"{name} is not a vantage Tower, so the collector acts through a jitted call (about 100 µs), not NumPy",
             stacklevel=3,
         )

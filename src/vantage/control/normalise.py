@@ -1,4 +1,7 @@
-"""Running normalisation of observations and rewards. Statistics are values: frozen while a rollout is taken, scored and learned from, replaced once after it."""
+"""Running normalisation of observations and rewards.
+
+Statistics are values: frozen while a rollout is taken, scored and learned from, replaced once after it.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +65,9 @@ def observe(moments: Moments | None, x: Float[np.ndarray, "*B D"]) -> Float[np.n
 
 
 def signal(moments: Moments | None, reward: Float[np.ndarray, "T B"]) -> Float[np.ndarray, "T B"]:
-    """clip(r/√(Var(discounted return) + 1e-8), ±10) in float32: scaled, never shifted; the plain reward without moments."""
+    """clip(r/√(Var(discounted return) + 1e-8), ±10) in float32: scaled, never shifted; the plain reward without
+    moments.
+    """
     if moments is None:
         return reward.astype(np.float32)
     return np.clip(reward * moments.scale, -CLIP, CLIP).astype(np.float32)
@@ -75,7 +80,10 @@ def running_returns(
     gamma: float,
     carry: Float[np.ndarray, " B"],
 ) -> tuple[Float[np.ndarray, "T B"], Float[np.ndarray, " B"]]:
-    """R_t = γR_{t−1} + r_t, from 0 at the start of each episode, and the R to go on from. Shapes `[T, B]`, `[B]`; units: reward."""
+    """R_t = γR_{t−1} + r_t, from 0 at the start of each episode, and the R to go on from.
+
+    Shapes `[T, B]`, `[B]`; units: reward.
+    """
     out = np.empty(reward.shape)
     for t in range(len(reward)):
         out[t] = np.where(mask[t], gamma * carry + reward[t], carry)

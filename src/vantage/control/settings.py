@@ -21,7 +21,9 @@ class Settings:
     n_envs: int = 8
     """B: environments stepped together."""
     n_steps: int = 128
-    """T: steps of each environment in a rollout; without a critic, the least number before an episode may be the last."""
+    """T: steps of each environment in a rollout; without a critic, the least number before an episode may be the
+    last.
+    """
     optim: Optim = Joint()  # noqa: RUF009 (frozen)
     """Learning rates and gradient clipping."""
     network: Network = MLP()  # noqa: RUF009 (frozen)
@@ -59,6 +61,13 @@ class Settings:
             "n_steps",
             f"n_envs · n_steps = {self.batch_size} rows cannot make {self.recipe.n_minibatches} minibatches",
         )
+
+    @property
+    def own_vector(self) -> bool:
+        """Whether an environment's own vector implementation is used, where there is one: from 4 slots on it is
+        faster (measured on CartPole-v1: 40 against 71 µs a step for 8 slots, 80 against 24 for one).
+        """
+        return self.n_envs >= 4
 
     @property
     def batch_size(self) -> int:

@@ -11,7 +11,8 @@ _CONFIGURATION = ("spec", "_cached_spec", "metadata", "_metadata", "render_mode"
 
 
 def take(env: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """(arrays, JSON) from which `put` restores a vector environment: what its parts keep in arrays, numbers and random generators.
+    """(arrays, JSON) from which `put` restores a vector environment: what its parts keep in arrays, numbers and
+    random generators.
 
     Each part that has `get_state` is asked for it instead. Whether this is the whole state is for `is_faithful` to say.
     """
@@ -41,7 +42,9 @@ def put(env: Any, arrays: dict[str, Array], info: dict[str, Any]) -> None:
 
 
 def is_faithful(make_env: Any) -> bool:
-    """Whether a fresh environment given a snapshot goes on exactly as the original: tried over steps and resets, with two slots."""
+    """Whether a fresh environment given a snapshot goes on exactly as the original: tried over steps and resets, with
+    two slots.
+    """
     first, second = make_env(2), make_env(2)
     try:
         first.reset(seed=1)

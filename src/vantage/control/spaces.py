@@ -1,4 +1,6 @@
-"""What Gymnasium's spaces mean for a policy: features of observations, distributions over actions, and what the environment gets."""
+"""What Gymnasium's spaces mean for a policy: features of observations, distributions over actions, and what the
+environment gets.
+"""
 
 import math
 from dataclasses import dataclass
@@ -106,7 +108,8 @@ class DiscreteActions:
 class BoxActions:
     """A flat Box: a Gaussian policy with a standard deviation that does not depend on the state.
 
-    The record holds the action as sampled. The environment gets it clipped to the box or, if `squash`, tanh(u) stretched over the box.
+    The record holds the action as sampled. The environment gets it clipped to the box or, if `squash`, tanh(u)
+    stretched over the box.
     """
 
     low: tuple[float, ...]

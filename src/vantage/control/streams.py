@@ -1,4 +1,6 @@
-"""All randomness of a run: counter-based streams that depend on (seed, purpose, update) and on nothing that happened before."""
+"""All randomness of a run: counter-based streams that depend on (seed, purpose, update) and on nothing that happened
+before.
+"""
 
 from enum import IntEnum
 
@@ -18,7 +20,9 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, update: int = 0) -> np.random.Generator:
-    """The generator of one purpose at one update: Philox with key (seed) and the rest in the high words of its counter."""
+    """The generator of one purpose at one update: Philox with key (seed) and the rest in the high words of its
+    counter.
+    """
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(stream), update]))
 
 

@@ -71,7 +71,10 @@ class ControlWorld:
     # ---- collect ----
 
     def collect(self, recipe: Recipe) -> Rollout:
-        """Act for one rollout, then score it in one batch. Raises FloatingPointError for a world that gives NaN or infinity."""
+        """Act for one rollout, then score it in one batch.
+
+        Raises FloatingPointError for a world that gives NaN or infinity.
+        """
         whole = recipe.critic is None or recipe.psi.counts_from_start
         columns = self._collector.rollout(self.actor, self._observed, self._settings.n_steps, self.updates, whole)
         scored = learning.score(self._model, self._moving.vector, columns.observation, columns.reached, columns.action)
@@ -108,7 +111,7 @@ class ControlWorld:
         if metrics["train/act_mismatch"] > MISMATCH:
             raise RuntimeError(
                 f"the policy that acted is not the one that learns: log-probabilities differ by "
-                f"{metrics['train/act_mismatch']:.3g} (more than {MISMATCH}); its weights are stale or its inputs differ"
+                f"{metrics['train/act_mismatch']:.3g} (more than {MISMATCH}); its weights or inputs are stale"
             )
         if self._collector.episodes:
             returns, lengths = zip(*self._collector.episodes, strict=True)
@@ -147,7 +150,7 @@ class ControlWorld:
 
     def _told(self, recipe: Recipe, optim: Any) -> dict[str, float]:
         """What was chosen rather than measured."""
-        told = {"train/n_updates": float(self._epochs)}
+        told: dict[str, Any] = {"train/n_updates": float(self._epochs)}
         if isinstance(optim, Separate):
             told |= {"train/learning_rate": optim.actor_lr, "train/critic_learning_rate": optim.critic_lr}
         else:
@@ -206,10 +209,11 @@ class ControlWorld:
             self._returned = Moments.of(arrays["return_moments"])
         if self.exact:
             snapshot.put(self._env, arrays["environments"], counters["environments"])
+            self._collector.restore(arrays["collector"])
+            self._discounted = arrays["discounted"].copy()
         else:
-            self._collector.reset(self.updates)
-        self._collector.restore(arrays["collector"], counters)
-        self._discounted = arrays["discounted"].copy()
+            self.cut()
+        self._collector.episodes.extend((r, int(n)) for r, n in counters["episodes"])
 
     def close(self) -> None:
         """Close the environments."""

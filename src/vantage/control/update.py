@@ -44,7 +44,9 @@ class Rates(NamedTuple):
 def score(
     model: Model, vector: Float[Array, " P"], observation: Array, reached: Array, action: Array
 ) -> dict[str, Any]:
-    """log π_old(a_t|s_t), the parameters of π_old(·|s_t), V(s_t) and V(s_{t+1}) of a whole rollout, by the functions that `learn` differentiates."""
+    """log π_old(a_t|s_t), the parameters of π_old(·|s_t), V(s_t) and V(s_{t+1}) of a whole rollout, by the functions
+    that `learn` differentiates.
+    """
     policy = model.policy(vector, observation)
     scored: dict[str, Any] = {"log_prob": policy.log_prob(action), "policy": policy.parameters}
     if model.has_critic:
@@ -111,7 +113,7 @@ def learn(
     batch = _flatten(recipe.prepare(rollout))
     sums = _no_metrics(minibatch, batch, moving)
     state = (jnp.int32(0), moving, batch, sums, jnp.bool_(False))
-    number, moving, _, sums, stopped = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
+    _, moving, _, sums, _ = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
     return moving, _summary(model, recipe, moving.vector, rollout, batch, sums)
 
 
@@ -151,12 +153,15 @@ def _rows(batch: dict[str, Array], rows: Int[Array, " N"]) -> Batch:
 
 
 def _descend(model: Model, moving: Moving, gradient: Array, rates: Rates, separate: bool) -> Moving:
-    """One Adam step. The gradient is clipped by its *global* norm: of everything together, or of actor and critic each."""
+    """One Adam step.
+
+    The gradient is clipped by its *global* norm: of everything together, or of actor and critic each.
+    """
     n = model.n_actor if separate else model.size
     parts = [_clip(part, rates.max_grad_norm) for part in (gradient[:n], gradient[n:]) if part.size]
     scaled, adam = optax.scale_by_adam(eps=rates.eps).update(jnp.concatenate(parts), moving.adam)
     lr = jnp.where(jnp.arange(model.size) < n, rates.actor, rates.critic)
-    return Moving(moving.vector - lr * scaled, adam)
+    return Moving(moving.vector - lr * jnp.asarray(scaled), adam)
 
 
 def _clip(gradient: Array, bound: Any) -> Array:
@@ -215,7 +220,8 @@ def rates(optim: Any) -> Rates:
 def minibatches(
     rng: np.random.Generator, mask: Bool[np.ndarray, "T B"], epochs: int, parts: int
 ) -> Int[np.ndarray, "E M N"]:
-    """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at most one.
+    """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at
+    most one.
 
     Shapes `[T, B]` → `[epochs, parts, ⌈T·B/parts⌉]`; what is left over is filled with T·B, which stands for padding.
     """

@@ -14,7 +14,8 @@ FORMAT = 1
 
 
 def save(path: str | Path, arrays: dict[str, Any], info: dict[str, Any]) -> None:
-    """Write nested `arrays` and JSON-able `info` to one file, so that at every moment the old one or the new one is there.
+    """Write nested `arrays` and JSON-able `info` to one file, so that at every moment the old one or the new one is
+    there.
 
     Raises OSError naming the path and the remedy; whatever stood there before is then untouched.
     """

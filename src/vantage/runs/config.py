@@ -1,4 +1,6 @@
-"""Settings as JSON: frozen dataclasses of known types, each tagged with its name; a file can name a type, never define one."""
+"""Settings as JSON: frozen dataclasses of known types, each tagged with its name; a file can name a type, never
+define one.
+"""
 
 import difflib
 from dataclasses import fields, is_dataclass
@@ -16,7 +18,9 @@ KNOWN: dict[str, type] = {
 
 
 def known(cls: T) -> T:
-    """Let files name this dataclass; decorate your own networks and objectives with it before loading an agent that uses them."""
+    """Let files name this dataclass; decorate your own networks and objectives with it before loading an agent that
+    uses them.
+    """
     KNOWN[cls.__name__] = cls
     return cls
 

@@ -29,8 +29,27 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The state of the run: to resume, evaluate or play."""
+        """The state of the run, to resume it."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def agent(self) -> Path:
+        """The agent as it was when the run ended or was stopped."""
+        return self.path / "agent.safetensors"
+
+    @property
+    def newest(self) -> Path:
+        """The agent to evaluate: the one at the end, or that of the last checkpoint while the run goes on.
+
+        Raises FileNotFoundError if the run has left neither.
+        """
+        found = [path for path in (self.agent, self.checkpoint) if path.is_file()]
+        if not found:
+            self.read_config()
+            raise FileNotFoundError(
+                f"{self.path} has no agent yet: go on with it by vantage train --resume {self.path}"
+            )
+        return max(found, key=lambda path: path.stat().st_mtime)
 
     @property
     def curve(self) -> Path:
