@@ -116,8 +116,9 @@ def test_sparse_rewards_need_not_be_stored_where_transitions_are():
 
 def test_duplicate_sparse_entries_add_up():
     P = sp.csr_array((np.full(8, 0.5), np.repeat([0, 1, 1, 0], 2), np.arange(0, 9, 2)), shape=(4, 2))
-    assert (two_state(P=P).P.toarray().reshape(2, 2, 2) == STAY_OR_SWITCH).all()
-    assert P.nnz == 8
+    world = two_state(P=P)
+    assert (world.P.toarray().reshape(2, 2, 2) == STAY_OR_SWITCH).all()
+    assert world.P.nnz == world.R.nnz == 4 and P.nnz == 8
 
 
 def test_repr_says_what_it_is():

@@ -41,7 +41,7 @@ def test_the_classics_are_registered(name):
     env = gymnasium.make(f"mdp/{name}-v0", max_steps=3)
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
-    assert env.observation_space.n == getattr(mdp, name)().n_states
+    assert env.observation_space == gymnasium.spaces.Discrete(getattr(mdp, name)().n_states)
     env = gymnasium.make_vec(f"mdp/{name}-v0", num_envs=2)
     assert isinstance(env, MDPVectorEnv) and env.reset(seed=0)[0].shape == (2,)
 
@@ -95,12 +95,14 @@ def play(env, steps, rng):
 
 
 def test_a_state_put_back_continues_identically(world):
-    env = MDPEnv(world, max_steps=7)
+    env = MDPEnv(world, max_steps=2)
     env.reset(seed=5)
     play(env, 20, np.random.default_rng(0))
+    env.reset()
+    env.step(0)
     saved = json.loads(json.dumps(env.get_state()))
     future = play(env, 50, np.random.default_rng(1))
-    other = MDPEnv(world, max_steps=7)
+    other = MDPEnv(world, max_steps=2)
     other.set_state(saved)
     assert play(other, 50, np.random.default_rng(1)) == future
 
@@ -169,6 +171,9 @@ def test_time_limits_truncate_in_every_mode(world, mode):
         env.reset(options={"reset_mask": truncated})
     counted = env.get_state()["steps"]
     assert list(counted) == ([2, 2] if mode is NEXT else [0, 0])
+    env = moved_to(MDPVectorEnv(world, 2, max_steps=1, autoreset_mode=mode), [2, 1])
+    _, _, terminated, truncated, _ = env.step(FORWARD)
+    assert list(terminated) == [True, False] and list(truncated) == [False, True]
 
 
 @pytest.mark.parametrize("mode", [NEXT, SAME])

@@ -1,6 +1,6 @@
 """A finite Markov decision process as data, and the policies that act in it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -53,9 +53,9 @@ class MDP:
         R: Callable[[int, int, int], float],
         n_states: int,
         n_actions: int,
-        rho: Float[Array, " S"] | Iterable[float],
-        gamma: float,
-        terminal: Iterable[int] = (),
+        rho: Array,
+        gamma: float | int,
+        terminal: Array = (),
         sparse: bool = False,
     ) -> "MDP":
         """The MDP with deterministic transitions s' = f(s, a) and rewards R(s, a, s') (theory 3).
@@ -76,9 +76,9 @@ class MDP:
         P = sp.csr_array((np.ones(len(row)), (row, column)), shape=shape)
         rewards = sp.csr_array((np.asarray(reward), (row, column)), shape=shape)
         if sparse:
-            return cls(P, rewards, np.asarray(list(rho)), gamma, ended)
+            return cls(P, rewards, rho, gamma, ended)
         dense = (n_states, n_actions, n_states)
-        return cls(P.toarray().reshape(dense), rewards.toarray().reshape(dense), np.asarray(list(rho)), gamma, ended)
+        return cls(P.toarray().reshape(dense), rewards.toarray().reshape(dense), rho, gamma, ended)
 
     @property
     def n_states(self) -> int:
