@@ -32,14 +32,20 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
-def like(value: float, x: Any) -> Any:
-    """A 0-d array of x's dtype and device; a Python float would not do for functions that want two arrays."""
-    xp = namespace(x)
-    return (
-        xp.asarray(value, dtype=x.dtype, device=compat.device(x))
-        if not compat.is_jax_array(x)
-        else xp.asarray(value, dtype=x.dtype)
-    )
+def keep(x: Any, mask: Any) -> Any:
+    """x, and 0 where the mask is False, so that what stands there reaches no value and no gradient; None stays None."""
+    return x if x is None or mask is None else namespace(x).where(mask, x, 0.0)
+
+
+def add_at(x: Any, index: Any) -> Any:
+    """Vector y with y[i] = Σ_{j: index_j = i} x_j, as long as x: each sum adds only its own members."""
+    zeros = namespace(x).zeros_like(x)
+    if compat.is_jax_array(x):
+        return zeros.at[index].add(x)
+    if compat.is_torch_array(x):
+        return zeros.index_add(0, index, x)
+    namespace(x).add.at(zeros, index, x)
+    return zeros
 
 
 def take_last(x: Any, index: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from jaxtyping import Bool, Float
 
-from vantage.theory._array import Array, namespace, stop_gradient
+from vantage.theory._array import Array, keep, namespace, stop_gradient
 from vantage.theory.psi import td_error
 from vantage.theory.reduce import variance
 
@@ -70,6 +70,7 @@ def explained_variance(
     With a λ-return as target it flatters the critic, because V stands inside R. Source: Stable-Baselines3 `explained_variance`.
     """
     xp = namespace(value)
+    value, target = keep(value, mask), keep(target, mask)
     spread = variance(target, mask, weight)
     known = spread > 0
     share = variance(target - value, mask, weight) / xp.where(known, spread, 1.0 + 0.0 * spread)

@@ -64,10 +64,13 @@ class Categorical:
         return namespace(self.logits).argmax(self.logits, axis=-1)
 
     def sample(self, noise: Array) -> Array:
-        """The first a whose cumulative probability exceeds the uniform number `noise`, `[…]`; p_a = 0 is never drawn."""
+        """The first a whose cumulative probability exceeds the uniform `noise`, `[…]`; p_a = 0 is never drawn."""
         xp = namespace(self.logits)
-        below = xp.cumulative_sum(xp.exp(self.logits - xp.max(self.logits, axis=-1, keepdims=True)), axis=-1)
-        return xp.argmax(xp.astype(below > (noise * below[..., -1])[..., None], xp.int32), axis=-1)
+        p = xp.exp(self.logits - xp.max(self.logits, axis=-1, keepdims=True))
+        # XLA adds prefixes in an order of its own, so a step of 0 may move the sum by a rounding: hence the mask.
+        reached = xp.where(p > 0, xp.cumulative_sum(p, axis=-1), 0.0)
+        threshold = noise[..., None] * xp.max(reached, axis=-1, keepdims=True)
+        return xp.argmax(xp.astype(reached > threshold, xp.int32), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Bernoulli:
     def sample(self, noise: Array) -> Array:
         """1 where the uniform number `noise`, `[…, D]`, lies below P(a_i = 1)."""
         xp = namespace(self.logits)
-        return xp.astype(noise < 1.0 / (1.0 + xp.exp(-self.logits)), xp.int32)
+        return xp.astype(noise < xp.exp(self._log_p()[..., 1]), xp.int32)
 
 
 @dataclass(frozen=True)

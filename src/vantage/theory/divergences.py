@@ -17,9 +17,9 @@ def log_softmax(logits: Float[Array, "*S A"]) -> Float[Array, "*S A"]:
 
 
 def _finite(log_p: Array) -> Array:
-    """log p with −inf replaced, so that 0 · (−inf) never occurs in values or gradients."""
+    """log p, and 0 where p = 0, so that 0 · (−inf) never occurs in values or gradients."""
     xp = namespace(log_p)
-    return xp.where(log_p > -1e30, log_p, 0.0)
+    return xp.where(xp.exp(log_p) > 0, log_p, 0.0)
 
 
 def categorical_entropy(logits: Float[Array, "*S A"]) -> Float[Array, "*S"]:
@@ -38,8 +38,7 @@ def categorical_kl(p: Float[Array, "*S A"], q: Float[Array, "*S A"]) -> Float[Ar
     """
     xp = namespace(p)
     log_p, log_q = log_softmax(p), log_softmax(q)
-    possible = log_p > -1e30
-    return xp.sum(xp.exp(log_p) * (_finite(log_p) - xp.where(possible, log_q, 0.0)), axis=-1)
+    return xp.sum(xp.exp(log_p) * (_finite(log_p) - xp.where(xp.exp(log_p) > 0, log_q, 0.0)), axis=-1)
 
 
 def gaussian_kl(

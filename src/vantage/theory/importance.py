@@ -2,7 +2,8 @@
 
 from jaxtyping import Bool, Float
 
-from vantage.theory._array import Array, namespace
+from vantage.theory import reduce
+from vantage.theory._array import Array, keep, namespace
 from vantage.theory.scan import reverse_scan
 
 
@@ -31,9 +32,8 @@ def step_weight(
     one-step ratio alone does not give. Source: Precup et al. (2000); theory 8.2.
     """
     xp = namespace(log_prob)
-    difference = log_prob - log_prob_old
-    difference = difference if mask is None else xp.where(mask, difference, 0.0)
-    return xp.exp(_prefix_sum(xp, difference, last))
+    difference = keep(log_prob, mask) - keep(log_prob_old, mask)
+    return keep(xp.exp(_prefix_sum(xp, difference, _cut(xp, last, mask))), mask)
 
 
 def trajectory_weight(
@@ -50,27 +50,32 @@ def trajectory_weight(
     Source: theory 8.2.
     """
     xp = namespace(log_prob)
-    difference = log_prob - log_prob_old
-    difference = difference if mask is None else xp.where(mask, difference, 0.0)
-    later = reverse_scan(difference, xp.where(last, 0.0 * difference, 1.0 + 0.0 * difference))
-    return xp.exp(_prefix_sum(xp, difference, last) + later - difference)
+    difference, last = keep(log_prob, mask) - keep(log_prob_old, mask), _cut(xp, last, mask)
+    later = reverse_scan(difference, 1.0 - xp.astype(last, difference.dtype))
+    return keep(xp.exp(_prefix_sum(xp, difference, last) + later - difference), mask)
+
+
+def _cut(xp, last, mask):
+    """Where an episode really ends: what stands in masked rows does not count."""
+    return last if mask is None else xp.logical_and(last, mask)
 
 
 def _prefix_sum(xp, x, last):
     """Σ_{t'≤t} x_{t'} within the segment: the backward recursion run on the reversed time axis."""
     begins = xp.concat([xp.ones_like(last[:1]), last[:-1]])
-    keep = xp.where(begins, 0.0 * x, 1.0 + 0.0 * x)
-    return xp.flip(reverse_scan(xp.flip(x, axis=0), xp.flip(keep, axis=0)), axis=0)
+    carried = 1.0 - xp.astype(begins, x.dtype)
+    return xp.flip(reverse_scan(xp.flip(x, axis=0), xp.flip(carried, axis=0)), axis=0)
 
 
-def effective_sample_size(weight: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None) -> Float[Array, ""]:
-    """Kish's effective sample size: how many equally weighted samples would be as good.
+def effective_sample_size(
+    ratio: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None, weight: Array | None = None
+) -> Float[Array, ""]:
+    """Kish's effective sample size: how many samples of equal importance would be as good.
 
-        ESS = (Σ w)² / Σ w²
+        ESS = (Σ c w)² / Σ c w²,    w the importance weights, c the multiplicities (1 unless `weight` is given)
 
-    Shapes: any → scalar. Units: samples, between 1 and n. ESS/n → 1/E[w²] for weights of mean 1.
+    Shapes: any → scalar. Units: samples, at most Σ c, and at least 1 for c = 1. ESS/n → 1/E[w²] for weights of mean 1.
     Source: Kish (1965); theory 8.2.
     """
-    xp = namespace(weight)
-    weight = weight if mask is None else xp.where(mask, weight, 0.0)
-    return xp.sum(weight) ** 2 / xp.sum(weight**2)
+    ratio = keep(ratio, mask)
+    return reduce.reduce(ratio, mask, weight, 1.0) ** 2 / reduce.reduce(ratio**2, mask, weight, 1.0)

@@ -1,12 +1,12 @@
 """The one place where outputs become a scalar, and where the one minus sign stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 
-from vantage.theory import critics, divergences, importance, objectives, reduce
-from vantage.theory._array import Array, namespace, stop_gradient
+from vantage.theory import divergences, importance, objectives, reduce
+from vantage.theory._array import Array, keep, namespace, stop_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Outputs:
     log_prob: Float[Array, "*S"]
     """log π_θ(a_t|s_t)."""
     entropy: Float[Array, "*S"] | None = None
-    """H(π_θ(·|s_t)); None where there is no closed form: −log π_θ(a_t|s_t) then stands in for it."""
+    """H(π_θ(·|s_t)); None where there is no closed form: its estimate −r_t(θ) log π_θ(a_t|s_t) then stands in for it."""
     kl: Float[Array, "*S"] | None = None
     """KL(π_old(·|s_t)‖π_θ(·|s_t)), exact; None: its k3 estimate."""
     value: Float[Array, "*S"] | None = None
@@ -86,57 +86,44 @@ def loss(
     Shapes: all fields alike → scalar and a dict of scalar metrics. Source: Schulman et al. (2017) eq. 9.
     """
     mask, weight = batch.mask, batch.weight
+    batch, outputs = _real(batch, mask), _real(outputs, mask)
     terms = _terms(recipe, batch, outputs)
-    sampled = -terms.log_prob if outputs.entropy is None else _clean(outputs.entropy, mask)
+    entropy = -terms.ratio * terms.log_prob if outputs.entropy is None else outputs.entropy
     gain = recipe.objective(terms)
-    surrogate = reduce.reduce(objectives.with_entropy(gain, sampled, recipe.ent_coef), mask, weight, total)
+    surrogate = reduce.reduce(objectives.with_entropy(gain, entropy, recipe.ent_coef), mask, weight, total)
     value = -surrogate
     metrics = _policy_metrics(recipe, terms, batch)
     metrics["train/policy_gradient_loss"] = -reduce.reduce(stop_gradient(gain), mask, weight, total)
-    metrics["train/entropy_loss"] = -reduce.mean(stop_gradient(sampled), mask, weight)
+    metrics["train/entropy_loss"] = -reduce.mean(stop_gradient(entropy), mask, weight)
     if recipe.critic is not None:
-        error = recipe.critic(_critic_batch(batch), _clean(outputs.value, mask), _clean(outputs.next_value, mask))
-        value_loss = reduce.reduce(error, mask, weight, total)
+        value_loss = reduce.reduce(recipe.critic(batch, outputs.value, outputs.next_value), mask, weight, total)
         value = value + vf_coef * value_loss
         metrics["train/value_loss"] = stop_gradient(value_loss)
     metrics["train/loss"] = stop_gradient(value)
     return value, metrics
 
 
-def _clean(x: Array | None, mask: Array | None) -> Array | None:
-    """Masked entries replaced before any exp or log can spread what stands there."""
-    return x if x is None or mask is None else namespace(x).where(mask, x, 0.0)
-
-
-def _critic_batch(batch: Batch) -> Batch:
-    parts = {
-        name: _clean(getattr(batch, name), batch.mask)
-        for name in ("log_prob", "psi", "target", "value", "reward", "discount")
-    }
-    return Batch(**parts, mask=batch.mask, weight=batch.weight)
+def _real(record: Any, mask: Array | None) -> Any:
+    """The record with masked entries replaced before any exp or log can spread what stands there."""
+    return replace(record, **{f.name: keep(getattr(record, f.name), mask) for f in fields(record) if f.name != "mask"})
 
 
 def _terms(recipe: Plan, batch: Batch, outputs: Outputs) -> Terms:
-    mask = batch.mask
-    log_prob, old = _clean(outputs.log_prob, mask), _clean(stop_gradient(batch.log_prob), mask)
-    psi = _clean(batch.psi, mask)
-    if recipe.whiten == "minibatch":
-        psi = reduce.whiten(psi, mask, batch.weight)
-    kl = divergences.k3(old, log_prob) if outputs.kl is None else _clean(outputs.kl, mask)
+    log_prob, old = outputs.log_prob, stop_gradient(batch.log_prob)
+    psi = reduce.whiten(batch.psi, batch.mask, batch.weight) if recipe.whiten == "minibatch" else batch.psi
+    kl = divergences.k3(old, log_prob) if outputs.kl is None else outputs.kl
     return Terms(psi=stop_gradient(psi), log_prob=log_prob, ratio=importance.ratio(log_prob, old), kl=kl)
 
 
 def _policy_metrics(recipe: Plan, terms: Terms, batch: Batch) -> dict[str, Array]:
     mask, weight = batch.mask, batch.weight
-    ratio, old = stop_gradient(terms.ratio), _clean(stop_gradient(batch.log_prob), mask)
+    ratio, old, now = stop_gradient(terms.ratio), stop_gradient(batch.log_prob), stop_gradient(terms.log_prob)
     xp = namespace(ratio)
-    now = stop_gradient(terms.log_prob)
-    real = ratio if mask is None else xp.where(mask, ratio, 1.0)
     metrics = {
         "train/approx_kl": reduce.mean(divergences.k3(old, now), mask, weight),
         "train/kl": reduce.mean(stop_gradient(terms.kl), mask, weight),
-        "train/ess": importance.effective_sample_size(ratio, mask) / reduce.total_steps(ratio, mask),
-        "train/ratio_deviation": xp.max(xp.abs(real - 1.0)),
+        "train/ess": importance.effective_sample_size(ratio, mask, weight) / reduce.total_steps(ratio, mask, weight),
+        "train/ratio_deviation": xp.max(keep(xp.abs(ratio - 1.0), mask)),
     }
     outside = recipe.objective.outside(terms)
     if outside is not None:

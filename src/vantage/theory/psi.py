@@ -6,7 +6,7 @@ none stops gradients. The two remaining Ψ, R(τ) and G_t, are `total_return` an
 
 from jaxtyping import Bool, Float, Int
 
-from vantage.theory._array import Array, namespace, take_last
+from vantage.theory._array import Array, add_at, keep, namespace, take_last
 from vantage.theory.scan import reverse_scan, shift_back
 
 
@@ -44,6 +44,7 @@ def gae(
     Source: Schulman et al. (2016) eq. 16; theory 8.3.
     """
     xp = namespace(reward)
+    reward, value, next_value, discount = (keep(x, mask) for x in (reward, value, next_value, discount))
     delta = td_error(reward, value, next_value, discount)
     return reverse_scan(delta, xp.where(last, 0.0, discount * lam), mask)
 
@@ -63,9 +64,7 @@ def lambda_return(
 
     Shapes `[T, …]`. Units: reward. λ = 0: r_t + γ_t V(s_{t+1}); λ = 1: G_t. Source: Sutton & Barto (2018) eq. 12.2; theory 8.7.
     """
-    xp = namespace(reward)
-    target = gae(reward, value, next_value, discount, last, lam, mask) + value
-    return target if mask is None else xp.where(mask, target, 0.0)
+    return gae(reward, value, next_value, discount, last, lam, mask) + keep(value, mask)
 
 
 def k_step(
@@ -86,19 +85,20 @@ def k_step(
     """
     if k < 1:
         raise ValueError(f"k_step: k = {k} must be at least 1; k = 1 is the TD error")
+    if k >= reward.shape[0]:
+        return gae(reward, value, next_value, discount, last, 1.0, mask)
     xp = namespace(reward)
-    real = mask if mask is not None else xp.ones_like(last)
-    delta = xp.where(real, td_error(reward, value, next_value, discount), 0.0)
-    decay = xp.where(xp.logical_or(last, xp.logical_not(real)), 0.0, discount)
+    reward, value, next_value, discount = (keep(x, mask) for x in (reward, value, next_value, discount))
+    delta, decay = td_error(reward, value, next_value, discount), xp.where(last, 0.0, discount)
     total = delta
-    for _ in range(min(k, reward.shape[0]) - 1):
-        total = delta + decay * shift_back(_next_real(xp, total, real))
+    for _ in range(k - 1):
+        total = delta + decay * shift_back(_next_real(xp, total, mask))
     return total
 
 
-def _next_real(xp, x, real):
+def _next_real(xp, x, mask):
     """x at the nearest real row at or after each row (0 if there is none)."""
-    return reverse_scan(xp.where(real, x, 0.0), xp.where(real, 0.0 * x, 1.0 + 0.0 * x))
+    return x if mask is None else reverse_scan(keep(x, mask), 1.0 - xp.astype(mask, x.dtype))
 
 
 def vtrace(
@@ -122,14 +122,13 @@ def vtrace(
     Source: Espeholt et al. (2018) eq. 1 and section 4.2.
     """
     xp = namespace(reward)
+    reward, value, next_value, discount, ratio = (keep(x, mask) for x in (reward, value, next_value, discount, ratio))
     rho = xp.where(ratio > rho_bar, rho_bar, ratio)
     trace = lam * xp.where(ratio > c_bar, c_bar, ratio)
     correction = rho * td_error(reward, value, next_value, discount)
     target = value + reverse_scan(correction, xp.where(last, 0.0, discount * trace), mask)
-    real = mask if mask is not None else xp.ones_like(last)
-    reached = xp.where(last, next_value, shift_back(_next_real(xp, target, real)))
-    psi = rho * td_error(reward, value, reached, discount)
-    return (target, psi) if mask is None else (xp.where(mask, target, 0.0), xp.where(mask, psi, 0.0))
+    reached = xp.where(last, next_value, shift_back(_next_real(xp, target, mask)))
+    return target, keep(rho * td_error(reward, value, reached, discount), mask)
 
 
 def action_value(q: Float[Array, "*S A"], action: Int[Array, "*S"]) -> Float[Array, "*S"]:
@@ -174,31 +173,31 @@ def mean_baseline(
         b_i = Σ_{j∈K_i} w_j x_j / Σ_{j∈K_i} w_j,   K_i = {j: key_j = key_i}   (and leave_out_j ≠ leave_out_i, if given)
 
     Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys and
-    leave_out are integers ≥ 0. Units: those of x. The plain mean contains x_i itself, which shrinks the expected
+    leave_out are integers. Units: those of x. The plain mean contains x_i itself, which shrinks the expected
     gradient by (1 − 1/n) for n independent entries; it stays unbiased if everything that depends on a_i is left out: with
     `leave_out` the number of the column (RLOO) or episode. Without companions b_i = 0.
     Source: theory 6.1(3); Kool et al. (2019).
     """
     xp = namespace(x)
-    flat, label = xp.reshape(x, (-1,)), xp.reshape(key, (-1,))
-    w = xp.ones_like(flat) if weight is None else xp.reshape(weight, (-1,))
-    if mask is not None:
-        real = xp.reshape(mask, (-1,))
-        flat, w = xp.where(real, flat, 0.0), xp.where(real, w, 0.0)
+    w = keep(xp.ones_like(x) if weight is None else weight, mask)
+    flat, w, label = (xp.reshape(y, (-1,)) for y in (keep(x, mask), w, key))
     total, count = _sum_by_key(xp, w * flat, label), _sum_by_key(xp, w, label)
+    whole = count
     if leave_out is not None:
         own = xp.reshape(leave_out, (-1,))
-        own = label * (xp.max(own) + 1) + own
-        total, count = total - _sum_by_key(xp, w * flat, own), count - _sum_by_key(xp, w, own)
-    mean = xp.where(count > 1e-9, total / xp.where(count > 1e-9, count, 1.0), 0.0)
-    mean = mean if mask is None else xp.where(xp.reshape(mask, (-1,)), mean, 0.0)
-    return xp.reshape(mean, x.shape)
+        total, count = total - _sum_by_key(xp, w * flat, label, own), count - _sum_by_key(xp, w, label, own)
+    some = count > 1e-6 * whole
+    mean = xp.where(some, total / xp.where(some, count, 1.0), 0.0)
+    return keep(xp.reshape(mean, x.shape), mask)
 
 
-def _sum_by_key(xp, x, key):
-    """For each entry the sum of x over all entries with its key: sorted prefix sums, so O(n log n) and jittable."""
-    order = xp.argsort(key)
-    prefix = xp.concat([xp.zeros_like(x[:1]), xp.cumulative_sum(xp.take(x, order, axis=0))])
-    ranked = xp.take(key, order, axis=0)
-    first, behind = xp.searchsorted(ranked, key, side="left"), xp.searchsorted(ranked, key, side="right")
-    return xp.take(prefix, behind, axis=0) - xp.take(prefix, first, axis=0)
+def _sum_by_key(xp, x, *keys):
+    """For each entry the sum of x over all entries that have all its keys: O(n log n), jittable."""
+    order = xp.argsort(keys[0], stable=True)
+    for key in keys[1:]:
+        order = xp.take(order, xp.argsort(xp.take(key, order, axis=0), stable=True), axis=0)
+    ranked = [xp.take(key, order, axis=0) for key in keys]
+    new = sum(xp.astype(key[1:] != key[:-1], order.dtype) for key in ranked)
+    group = xp.concat([xp.zeros_like(order[:1]), xp.cumulative_sum(xp.astype(new > 0, order.dtype))])
+    sums = xp.take(add_at(xp.take(x, order, axis=0), group), group, axis=0)
+    return xp.take(sums, xp.argsort(order, stable=True), axis=0)

@@ -9,19 +9,16 @@ any way and the parts still add up to the whole.
 
 from jaxtyping import Bool, Float
 
-from vantage.theory._array import Array, namespace
+from vantage.theory._array import Array, keep, namespace
 
 
 def _weights(x: Array, mask: Array | None, weight: Array | None) -> Array:
     xp = namespace(x)
-    w = xp.ones_like(x) if weight is None else weight + xp.zeros_like(x)
-    return w if mask is None else xp.where(mask, w, 0.0)
+    return keep(xp.ones_like(x) if weight is None else weight + xp.zeros_like(x), mask)
 
 
 def _sum(x: Array, mask: Array | None, weight: Array | None) -> Array:
-    xp = namespace(x)
-    clean = x if mask is None else xp.where(mask, x, 0.0)
-    return xp.sum(clean * _weights(clean, mask, weight))
+    return namespace(x).sum(keep(x, mask) * _weights(x, mask, weight))
 
 
 def total_steps(x: Float[Array, "*S"], mask: Bool[Array, "*S"] | None = None, weight: Array | None = None) -> Array:
@@ -55,7 +52,8 @@ def reduce(
 
         Σ w m x / total,    total = Σ w m unless given
 
-    Shapes: any → scalar. Units: those of x. What stands under the mask, NaN included, has no influence.
+    Shapes: any → scalar. Units: those of x. What stands under the mask, NaN included, has no influence. Where nothing
+    is real the mean is NaN: there is none.
     """
     return _sum(x, mask, weight) / (total_steps(x, mask, weight) if total is None else total)
 
@@ -74,6 +72,7 @@ def variance(
 
     Shapes: any → scalar. Units: x². `ddof=0` is the population variance, `ddof=1` the sample variance (for unit weights).
     """
+    x = keep(x, mask)
     centred = (x - mean(x, mask, weight)) ** 2
     return _sum(centred, mask, weight) / (total_steps(x, mask, weight) - ddof)
 
@@ -94,7 +93,6 @@ def whiten(
     Shapes: any → the same; masked entries become 0. Units: none. As a transformation of Ψ it rescales the gradient and, because the
     mean holds each sample itself, biases it at order 1/n. Source: Huang et al. (2022), detail 7.
     """
-    xp = namespace(x)
+    x = keep(x, mask)
     centred = x - mean(x, mask, weight) if shift else x
-    scaled = centred / (xp.sqrt(variance(x, mask, weight, ddof)) + eps)
-    return scaled if mask is None else xp.where(mask, scaled, 0.0)
+    return keep(centred / (namespace(x).sqrt(variance(x, mask, weight, ddof)) + eps), mask)

@@ -3,7 +3,7 @@
 import array_api_compat as compat
 from jaxtyping import Bool, Float, Int
 
-from vantage.theory._array import Array, is_traced, namespace
+from vantage.theory._array import Array, is_traced, keep, namespace
 from vantage.theory.scan import reverse_scan
 
 
@@ -24,6 +24,7 @@ def reward_to_go(
     every column ends by termination. Source: Sutton & Barto (2018) eq. 3.8, 3.9; theory 6.1(2), 6.2.
     """
     xp = namespace(reward)
+    reward, discount, next_value = (keep(x, mask) for x in (reward, discount, next_value))
     if next_value is not None:
         reward = reward + xp.where(last, discount * next_value, 0.0)
     return reverse_scan(reward, xp.where(last, 0.0, discount), mask)
@@ -48,8 +49,8 @@ def total_return(
     xp = namespace(reward)
     real = mask if mask is not None else xp.ones_like(last)
     start = xp.logical_and(time == 0, real)
-    known = _forward_fill(xp, xp.where(start, 1.0 + 0.0 * reward, 0.0 * reward), start, last, real)
-    if not is_traced(reward) and not bool(xp.all(xp.logical_or(known > 0.5, xp.logical_not(real)))):
+    known = _forward_fill(xp, xp.ones_like(reward), start, last, real)
+    if not is_traced(known) and not bool(xp.all(xp.logical_or(known > 0.5, xp.logical_not(real)))):
         raise ValueError(
             "total_return: an episode's first step (time == 0) is missing, so R(τ) is unknown; "
             "collect whole episodes, or use reward_to_go, which needs only the future"
@@ -61,17 +62,19 @@ def total_return(
 def _forward_fill(xp, x, start, last, real):
     """The value of x at the episode's first step, carried to its later steps (0 where no first step was seen)."""
     ended = xp.concat([xp.zeros_like(last[:1]), xp.logical_and(last, real)[:-1]])
-    keep = xp.where(xp.logical_or(start, ended), 0.0 * x, 1.0 + 0.0 * x)
+    carried = 1.0 - xp.astype(xp.logical_or(start, ended), x.dtype)
     first = xp.where(start, x, 0.0)
-    return xp.flip(reverse_scan(xp.flip(first, axis=0), xp.flip(keep, axis=0)), axis=0)
+    return xp.flip(reverse_scan(xp.flip(first, axis=0), xp.flip(carried, axis=0)), axis=0)
 
 
 def discount_weight(time: Int[Array, "*S"], gamma: float | Float[Array, ""]) -> Float[Array, "*S"]:
     """γ^t, the weight of step t in the gradient of the *discounted* J.
 
-    Shapes: as `time`. Units: none. With it the policy gradient is exact for J_γ; without it (the usual practice) it is
-    the gradient of another quantity. Source: Sutton & Barto (2018), REINFORCE box, section 13.3.
+    Shapes: as `time`; dtype: gamma's, if it is an array. Units: none. With it the policy gradient is exact for J_γ;
+    without it (the usual practice) the direction is in general the gradient of no function at all.
+    Source: Sutton & Barto (2018), REINFORCE box, section 13.3; Nota & Thomas (2020).
     """
     xp = namespace(time)
-    dtype = xp.asarray(1.0).dtype if not compat.is_torch_array(time) else xp.float64
-    return xp.asarray(gamma, dtype=dtype) ** xp.astype(time, dtype)
+    if not hasattr(gamma, "dtype"):
+        gamma = xp.asarray(gamma, dtype=None if compat.is_jax_array(time) else xp.float64)
+    return gamma ** xp.astype(time, gamma.dtype)

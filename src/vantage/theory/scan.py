@@ -3,7 +3,7 @@
 import array_api_compat as compat
 from jaxtyping import Bool, Float
 
-from vantage.theory._array import Array, namespace
+from vantage.theory._array import Array, keep, namespace
 
 
 def reverse_scan(
@@ -18,22 +18,22 @@ def reverse_scan(
     Cost: O(T) for JAX (`lax.scan`), O(T log T) vectorised by doubling for NumPy and PyTorch.
     """
     xp = namespace(x, decay)
-    if mask is not None:
-        x = xp.where(mask, x, 0.0)
-        decay = xp.where(mask, decay, 1.0)
+    x = keep(x, mask)
+    decay = decay if mask is None else xp.where(mask, decay, 1.0)
     y = _scan_jax(x, decay) if compat.is_jax_array(x) else _scan_doubling(xp, x, decay)
-    return y if mask is None else xp.where(mask, y, 0.0)
+    return keep(y, mask)
 
 
 def _scan_jax(x, decay):
     from jax import lax
+    from jax import numpy as jnp
 
     def step(y, row):
         x_t, c_t = row
         y = x_t + c_t * y
         return y, y
 
-    return lax.scan(step, x[0] * 0.0, (x, decay), reverse=True)[1]
+    return lax.scan(step, jnp.zeros_like(x[0]), (x, decay), reverse=True)[1]
 
 
 def _scan_doubling(xp, x, decay):
