@@ -21,7 +21,9 @@ def explain(what: str | Recipe = "ppo", **choices: Any) -> Explanation | MetricE
     Raises ValueError for an unknown name, suggesting the nearest one.
     """
     if isinstance(what, str) and what not in RECIPES:
-        if what in METRICS and not choices:
+        if what in METRICS:
+            if choices:
+                raise ValueError(f"{what} is a metric, so it has no {next(iter(choices))!r}: leave it out")
             return explain_metric(what)
         raise ValueError(f"nothing is called {what!r}: {nearest(what, [*RECIPES, *METRICS])}")
     recipe = RECIPES[what]() if isinstance(what, str) else what

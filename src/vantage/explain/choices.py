@@ -90,7 +90,9 @@ def convert(text: str, annotation: Any) -> Any:
     named = choices(annotation)
     if named:
         return _record(text.strip(), named)
-    raise ValueError(f"expected {expected(annotation)}")
+    scheduled = ", or lin_0.2 for one that falls linearly to 0" if Linear in members(annotation) else ""
+    wanted = [word for word in expected(annotation).split(" | ") if word != "lin_number"]
+    raise ValueError(f"give {' or '.join(wanted)}{scheduled}")
 
 
 _NOT = object()

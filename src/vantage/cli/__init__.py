@@ -1,0 +1,80 @@
+"""The `vantage` command: one file a command, imported when it is called."""
+
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+
+COMMANDS = ("train", "eval", "play", "demo", "explain", "verify", "info")
+FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
+
+
+class UsageError(Exception):
+    """What was asked for is not possible; the message is one sentence that names the remedy."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 failed, 2 misunderstood, 130 interrupted.
+
+    Errors are one sentence on stderr; with VANTAGE_DEBUG=1 they are tracebacks.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"vantage {metadata.version('vantage')}")
+        return 0
+    if name not in COMMANDS:
+        from vantage.explain.choices import nearest
+
+        return _fail("vantage", f"there is no command {name!r}: {nearest(name, COMMANDS)}", 2)
+    try:
+        return import_module(f"vantage.cli.{FILES[name]}").main(arguments[1:]) or 0
+    except KeyboardInterrupt:
+        return _fail(f"vantage {name}", "interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UsageError, OSError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        if os.environ.get("VANTAGE_DEBUG"):
+            raise
+        return _fail(f"vantage {name}", sentence(error), 2 if isinstance(error, UsageError) else 1)
+
+
+def sentence(error: BaseException) -> str:
+    """An error as text, without the number that an OSError puts in front."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _fail(who: str, text: str, status: int) -> int:
+    print(f"{who}: {text}", file=sys.stderr)
+    return status
+
+
+def overview() -> str:
+    """What `vantage --help` prints, with the first line of each command's docstring, read without importing it."""
+    lines = [f"  {name:<9}{summary(name)}" for name in COMMANDS]
+    return "\n".join(
+        [
+            "Policy optimisation that can be checked.",
+            "",
+            "usage: vantage COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "vantage COMMAND --help lists a command's options.",
+        ]
+    )
+
+
+def summary(name: str) -> str:
+    """The one-line description of a command."""
+    path = Path(__file__).with_name(f"{FILES[name]}.py")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return (text or "").split("\n")[0].rstrip(".")

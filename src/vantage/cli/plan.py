@@ -1,0 +1,179 @@
+"""From what was typed to complete settings: tuned values for the environment, overridden by what was given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from inspect import Parameter, signature
+from typing import Any, get_type_hints
+
+from vantage.cli import UsageError
+from vantage.cli.options import Option, lands, of_fields
+from vantage.explain.choices import field_docs, spelling, summary
+from vantage.recipe import RECIPES, Joint, Linear, Optim, Recipe, Separate
+
+DEFAULT_STEPS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One training run, wholly determined."""
+
+    env: str
+    settings: Any
+    total_steps: int
+    given: frozenset[str]
+    """What was typed; the rest is tuned for the environment, or a default."""
+
+
+@cache
+def preset_options() -> dict[str, tuple[Option, list[str]]]:
+    """The keywords of the named recipes that are no fields of `Recipe`, each with the path of fields it sets."""
+    found: dict[str, tuple[Option, list[str]]] = {}
+    own = {f.name for f in fields(Recipe)}
+    for build in RECIPES.values():
+        hints = get_type_hints(build)
+        for parameter in signature(build).parameters.values():
+            if parameter.kind is Parameter.KEYWORD_ONLY and parameter.name not in own | found.keys():
+                path = lands(build, parameter.name)
+                owner = _at(build(), path[:-1])
+                option = Option(
+                    name=parameter.name,
+                    annotation=hints[parameter.name],
+                    help=field_docs(type(owner)).get(path[-1]) or summary(type(owner)),
+                    default=parameter.default,
+                    group="recipe",
+                )
+                found[parameter.name] = option, path
+    return found
+
+
+def recipe_options() -> list[Option]:
+    """Everything that can be set about a recipe."""
+    return [*(option for option, _ in preset_options().values()), *of_fields(Recipe, "recipe")]
+
+
+@cache
+def agent_options() -> list[Option]:
+    """Everything that can be set about optimiser, network and agent."""
+    from vantage.control import MLP, Settings
+
+    joint, separate = of_fields(Joint, "optimiser"), of_fields(Separate, "optimiser")
+    known = {option.name for option in joint}
+    choice = Option(name="optim", annotation=Optim, help=_options(Joint, Separate), default=Joint(), group="optimiser")
+    return [
+        choice,
+        *joint,
+        *(option for option in separate if option.name not in known),
+        *of_fields(MLP, "network"),
+        *of_fields(Settings, "agent", skip=("recipe", "optim", "network", "env_kwargs")),
+    ]
+
+
+def _options(*kinds: type) -> str:
+    return " ".join(f"{spelling(kind)}: {summary(kind)}" for kind in kinds)
+
+
+def make(env: str, given: dict[str, Any]) -> Plan:
+    """The plan for an environment. Raises UsageError for a setting that what was chosen does not have."""
+    from vantage.control import MLP, Settings
+    from vantage.control.defaults import TUNED
+
+    tuned = TUNED.get(env)
+    known = dict(tuned.settings) if tuned else {}
+    recipe = make_recipe(given, known.pop("recipe", None))
+    optim = make_optim(given, known.pop("optim", Joint()))
+    network = {name: given[name] for name in ("hidden", "activation") if name in given}
+    agent = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "recipe"} | {
+        "optim": optim
+    }
+    if network:
+        agent["network"] = MLP(**network)
+    return Plan(
+        env=env,
+        settings=Settings(recipe=recipe, **{**known, **agent}),
+        total_steps=given.get("steps") or (tuned.total_steps if tuned else DEFAULT_STEPS),
+        given=frozenset(given),
+    )
+
+
+def make_recipe(given: dict[str, Any], tuned: Recipe | None = None) -> Recipe:
+    """The recipe: the named one, or the tuned one if it is of that kind, with every given field set."""
+    name = given.get("recipe")
+    build: Callable[..., Recipe] = RECIPES[name or "ppo"]
+    chosen = {f.name: given[f.name] for f in fields(Recipe) if f.name in given}
+    objective = chosen.pop("objective", None)
+    if tuned is not None and (name is None or type(build().objective) is type(tuned.objective)):
+        recipe = replace(tuned, **chosen, **({} if objective is None else {"objective": objective}))
+    else:
+        recipe = build(**chosen)
+        recipe = recipe if objective is None else replace(recipe, objective=objective)
+    for keyword, (option, path) in preset_options().items():
+        if keyword in given:
+            recipe = _set(recipe, path, given[keyword], option)
+    return recipe
+
+
+def make_optim(given: dict[str, Any], base: Any) -> Any:
+    """The optimiser: `Joint`, or `Separate` where it or one of its own fields was given."""
+    only = {f.name for f in fields(Separate)} - {f.name for f in fields(Joint)}
+    if "optim" in given:
+        base = given["optim"]
+    elif only & given.keys() and isinstance(base, Joint):
+        base = Separate(max_grad_norm=base.max_grad_norm, eps=base.eps)
+    for option in agent_options():
+        if option.group == "optimiser" and option.name in given and option.name != "optim":
+            base = _set(base, [option.name], given[option.name], option)
+    return base
+
+
+def _at(record: Any, path: list[str]) -> Any:
+    for name in path:
+        record = getattr(record, name)
+    return record
+
+
+def _set(record: Any, path: list[str], value: Any, option: Option) -> Any:
+    """The record with the field at the end of the path replaced; UsageError if what stands there has no such field."""
+    head, *rest = path
+    if head not in getattr(record, "__dataclass_fields__", {}):
+        raise UsageError(f"{option.flag} sets {head!r}, which {type(record).__name__} does not have: {_remedy(option)}")
+    return replace(record, **{head: _set(getattr(record, head), rest, value, option) if rest else value})
+
+
+def _remedy(option: Option) -> str:
+    for name, build in RECIPES.items():
+        if option.name in signature(build).parameters:
+            return f"leave it out, or choose a recipe that has it, such as --recipe {name}"
+    return "leave it out, or choose the other --optim"
+
+
+def rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Every setting as (name, value, where from), in the order of the fields; defaults come from nowhere."""
+    settings, standard = plan.settings, dict(_flat(type(plan.settings)()))
+    touched = {path[0] for name, (_, path) in preset_options().items() if name in plan.given}
+    touched |= {"network"} if {"hidden", "activation"} & plan.given else set()
+    return [
+        (name, show(value), "you" if name in plan.given | touched else "tuned" if value != standard.get(name) else "")
+        for name, value in _flat(settings)
+    ]
+
+
+def _flat(settings: Any) -> list[tuple[str, Any]]:
+    parts = [(settings.recipe, ()), (settings.optim, ()), (settings, ("recipe", "optim"))]
+    return [(f.name, getattr(part, f.name)) for part, skip in parts for f in fields(part) if f.name not in skip]
+
+
+def show(value: Any) -> str:
+    """A value for people: Clip(low 0.2 → 0)."""
+    if isinstance(value, Linear):
+        return f"{value.start:g} → {value.end:g}"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{f.name} {show(getattr(value, f.name))}" for f in fields(value))
+        return type(value).__name__ + (f"({inner})" if inner else "")
+    if isinstance(value, tuple):
+        return " × ".join(map(show, value))
+    if value is None or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,201 @@
+"""Train an agent in a Gymnasium environment, or go on with a run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vantage.cli import UsageError, live, plan
+from vantage.cli.options import Parser, fail_unless_known, of_fields
+from vantage.loop import Callback, Report, Update
+from vantage.recipe import RECIPES
+from vantage.runs.folder import RunFolder, create, free_name, probe
+from vantage.runs.log import FolderLog
+
+CHECKPOINTS = 20
+"""How many checkpoints a run writes, each in place of the one before."""
+EPISODES = 100
+"""Episodes that `--until` averages over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The options of `vantage train` that are about the run, not about the agent."""
+
+    steps: int | None = None
+    """Environment steps in all; by default what is tuned for the environment, or 100,000."""
+    recipe: str | None = None
+    """The algorithm: reinforce, actor-critic, a2c, importance-weighted, ppo or ppo-penalty."""
+    out: str | None = None
+    """Folder of the run; by default a new one under runs/."""
+    resume: str | None = None
+    """Go on with the run in this folder, bit for bit as if it had never stopped."""
+    until: float | None = None
+    """Stop as soon as the mean return of the last 100 episodes is this high."""
+    dry_run: bool = False
+    """Check and show all settings, and do nothing else."""
+    json: bool = False
+    """Print the result as one JSON object, and nothing else."""
+
+
+class Until(Callback):
+    """Ends a run when the mean return of its last 100 episodes reaches a goal."""
+
+    def __init__(self, goal: float | None) -> None:
+        self._goal, self._ended = goal, 0
+
+    def on_update(self, update: Update) -> bool | None:
+        """False when the goal is reached; at least 100 episodes must have ended."""
+        rollout = update.rollout
+        # In the last row `last` stands for the end of the rollout, so only a termination counts there.
+        self._ended += int((rollout.last & rollout.mask)[:-1].sum() + (rollout.discount[-1] == 0.0).sum())
+        reached = self._goal is not None and update.metrics.get("rollout/ep_rew_mean", -float("inf")) >= self._goal
+        return False if reached and self._ended >= EPISODES else None
+
+
+def main(argv: Sequence[str]) -> int:
+    """`vantage train ENV`."""
+    parser = Parser(
+        "train", [*of_fields(Run, "run"), *plan.recipe_options(), *plan.agent_options()],
+        {"ENV?": "a Gymnasium environment, such as CartPole-v1"},
+    )  # fmt: skip
+    given = parser.read(argv)
+    if given.get("recipe"):
+        fail_unless_known("recipe", given["recipe"], RECIPES)
+    out = live.console(quiet=given.get("json", False))
+    if "resume" in given:
+        result = resume(given, out)
+    elif "ENV" in given:
+        result = start(given, out)
+    else:
+        raise UsageError("name an environment, such as CartPole-v1, or a run to go on with: --resume RUN")
+    if given.get("json"):
+        print(json.dumps(result))
+    return 130 if result.get("stopped") == "interrupt" else 0
+
+
+def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
+    """A new run."""
+    from vantage.control import Agent
+    from vantage.runs.config import to_json
+
+    env = given["ENV"]
+    chosen = plan.make(env, given)
+    settings = chosen.settings
+    agent = Agent(env, **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+    path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"{env.replace('/', '-')}-{settings.seed}")
+    updates = -(-chosen.total_steps // settings.batch_size)
+    config = {
+        "env": env,
+        "total_steps": chosen.total_steps,
+        "until": given.get("until"),
+        "checkpoint_every": max(1, updates // CHECKPOINTS),
+        "settings": to_json(settings),
+        "versions": _versions(),
+    }
+    if given.get("dry_run"):
+        _announce(chosen, path, out)
+        out.print("  Nothing was trained: --dry-run.", style="dim")
+        return config
+    folder = create(path)
+    folder.write_config(config)
+    _announce(chosen, path, out)
+    return train(agent, folder, config, out)
+
+
+def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
+    """An old run, from its last checkpoint; with the settings it began with."""
+    from vantage.control import Agent
+    from vantage.runs.config import from_json
+
+    other = sorted(given.keys() - {"resume", "json", "steps", "until", "dry_run"})
+    if other:
+        raise UsageError(f"--resume keeps the settings that the run began with: leave out {other[0].replace('_', '-')}")
+    folder = RunFolder(Path(given["resume"]))
+    config = folder.read_config()
+    probe(folder.path)
+    if folder.checkpoint.exists():
+        agent = Agent.resume(folder.checkpoint)
+    else:
+        settings = from_json(config["settings"])
+        agent = Agent(config["env"], **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+    config |= {"total_steps": given.get("steps") or config["total_steps"], "until": given.get("until", config["until"])}
+    if agent.steps >= config["total_steps"]:
+        done, more = f"{agent.steps:,}", f"{2 * config['total_steps']}"
+        raise UsageError(f"{folder.path} has taken all its steps ({done}): give a larger total, such as --steps {more}")
+    out.print(f"\n  {config['env']}, from step {agent.steps:,} of {config['total_steps']:,}\n  {folder.path}\n")
+    if given.get("dry_run"):
+        return config
+    folder.write_config(config)
+    return train(agent, folder, config, out)
+
+
+def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> dict[str, Any]:
+    """Learn, keep the folder up to date, and say what came out."""
+    log = FolderLog(folder, start=agent.steps)
+    listeners = [log, Until(config["until"]), live.display(out)]
+    try:
+        report = agent.learn(
+            config["total_steps"], listeners, checkpoint=folder.checkpoint, checkpoint_every=config["checkpoint_every"]
+        )
+    except (OSError, ArithmeticError, RuntimeError) as error:
+        if folder.checkpoint.exists():
+            raise RuntimeError(
+                f"{_text(error)}; the last good checkpoint is intact: vantage train --resume {folder.path}"
+            ) from error
+        raise
+    agent.save(folder.agent)
+    return finish(agent, folder, config, log, report, out)
+
+
+def finish(
+    agent: Any, folder: RunFolder, config: dict[str, Any], log: FolderLog, report: Report, out: Any
+) -> dict[str, Any]:
+    """Picture, verdict and the way on."""
+    from vantage.lab.doctor import sentences, verdict
+    from vantage.runs.picture import learning_curve
+
+    recipe, goal = agent.settings.recipe, config["until"]
+    title = (
+        f"{config['env']}: {type(recipe.psi).__name__} × {type(recipe.objective).__name__}, seed {agent.settings.seed}"
+    )
+    learning_curve(log.rows, folder.curve, title=title, goal=goal)
+    way_on = f"Evaluate it with vantage eval {folder.path}, or watch it with vantage play {folder.path}."
+    told = sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)
+    out.print()
+    if report.stopped == "interrupt":
+        out.print(
+            f"  Stopped at step {agent.steps:,}; go on with vantage train --resume {folder.path}\n", soft_wrap=True
+        )
+    else:
+        for line in told:
+            out.print(f"  {line}", soft_wrap=True)
+        out.print()
+    return {
+        "run": str(folder.path),
+        "env": config["env"],
+        "steps": agent.steps,
+        "stopped": report.stopped,
+        "final": {name: value for name, value in (log.rows[-1] if log.rows else {}).items() if value == value},
+        "verdict": list(told),
+        "findings": [found.rule for found in verdict(log.rows, recipe=recipe)],
+    }
+
+
+def _announce(chosen: plan.Plan, path: Path, out: Any) -> None:
+    out.print(f"\n  [bold]{chosen.env}[/bold], {chosen.total_steps:,} steps")
+    out.print(f"  {path}\n", style="dim")
+    live.settings_table(plan.rows(chosen), out)
+
+
+def _text(error: BaseException) -> str:
+    from vantage.cli import sentence
+
+    return sentence(error).rstrip(".")
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("vantage", "jax", "numpy", "gymnasium")}
