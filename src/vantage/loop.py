@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vantage.recipe import Recipe
 from vantage.rollout import Rollout
@@ -43,6 +43,7 @@ class Callback:
         """After the last update, also when the run was interrupted or an error ends it."""
 
 
+@runtime_checkable
 class Saver(Protocol):
     """Where checkpoints go, and after how many updates each."""
 
@@ -132,9 +133,9 @@ def _checkpoint(world: World, saver: Saver | None, ending: bool) -> None:
     if saver is None:
         return
     scheduled = world.updates % saver.every == 0
-    if scheduled and not world.exact:
+    if scheduled and not world.exact():
         world.cut()
-    if scheduled or (ending and world.exact):
+    if scheduled or (ending and world.exact()):
         saver.save(world.state())
 
 

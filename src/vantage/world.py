@@ -32,7 +32,7 @@ class World(Protocol):
       by 1.
     - All randomness is a function of (seed, updates, t, slot) and of the environments' own state.
     - Between two updates `state()` is everything: a world made with the same settings and given it by `restore` goes on
-      bit for bit. Where the environments cannot be exported (`exact` is False), `cut()` first defines a cut: running
+      bit for bit. Where the environments cannot be exported (`exact()` is False), `cut()` first defines a cut: running
       episodes are dropped and the environments reset from (seed, updates, slot), in this run as in the resumed one.
     """
 
@@ -42,8 +42,10 @@ class World(Protocol):
     def updates(self) -> int: ...
     @property
     def beta(self) -> float | None: ...
-    @property
-    def exact(self) -> bool: ...
+
+    def exact(self) -> bool:
+        """Whether the environments' state is part of `state()`."""
+        ...
 
     def collect(self, recipe: Recipe) -> Rollout:
         """Act for one rollout, then score it."""

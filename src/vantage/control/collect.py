@@ -33,12 +33,12 @@ class Columns:
     reached: Array
     """s_{t+1} as it was reached: at the end of an episode its true final observation."""
     action: Array
-    reward: Float[np.ndarray, "T B"]
-    terminated: Bool[np.ndarray, "T B"]
-    done: Bool[np.ndarray, "T B"]
-    mask: Bool[np.ndarray, "T B"]
-    time: Int[np.ndarray, "T B"]
-    actor_log_prob: Float[np.ndarray, "T B"]
+    reward: Float[Array, "T B"]
+    terminated: Bool[Array, "T B"]
+    done: Bool[Array, "T B"]
+    mask: Bool[Array, "T B"]
+    time: Int[Array, "T B"]
+    actor_log_prob: Float[Array, "T B"]
 
 
 class Collector:
@@ -57,10 +57,8 @@ class Collector:
     def reset(self, update: int) -> None:
         """Begin all slots anew, from seeds of (seed, update, slot); running episodes are dropped."""
         first, _ = self.env.reset(seed=reset_seed(self._seed, update))
-        self._stand(self._observations.record(first))
-
-    def _stand(self, observation: Array) -> None:
-        self.observation = observation
+        self.observation = self._observations.record(first)
+        self._must_be_finite(self.observation[None], np.zeros((1, self._slots)), update)
         self.filler = np.zeros(self._slots, bool)
         self.returns, self.lengths = np.zeros(self._slots), np.zeros(self._slots, np.int64)
 
@@ -110,13 +108,13 @@ class Collector:
                 elif self.filler.any():
                     self.filler = over.copy()
         except Exception as error:
-            self._must_be_finite(raw[: t + 1], reward[:t], update, error)
+            self._must_be_finite(raw[1 : t + 1], reward[:t], update, error)
             raise
         self.observation = raw[-1].copy()
         reached = raw[1:].copy() if finals else raw[1:]
         for row, slot, final in finals:
             reached[row, slot] = final
-        self._must_be_finite(raw, reward, update)
+        self._must_be_finite(raw[1:], reward, update)
         self._must_be_finite(reached, reward, update)
         return {
             "raw": raw[:-1], "observation": seen[:-1], "reached": observe(moments, reached), "action": action,
@@ -144,14 +142,14 @@ class Collector:
         period = min(self._check_every, rows)
         return range(37 * update % period, rows, period)
 
-    def _recorded(self, actor: Actor, outputs: dict[int, Array], action: Array) -> Float[np.ndarray, "T B"]:
+    def _recorded(self, actor: Actor, outputs: dict[int, Array], action: Array) -> Float[Array, "T B"]:
         log_prob = np.full(action.shape[:2], np.nan, np.float32)
         if outputs:
             rows = np.fromiter(outputs, int)
             log_prob[rows] = actor.log_prob(np.stack(list(outputs.values())), action[rows])
         return log_prob
 
-    def _count(self, reward: Array, done: Array, mask: Array, terminated: Array) -> Int[np.ndarray, "T B"]:
+    def _count(self, reward: Array, done: Array, mask: Array, terminated: Array) -> Int[Array, "T B"]:
         """Enter finished episodes into the statistics; t since the episode began, for each row."""
         rows = np.arange(len(reward))[:, None]
         over = done & mask
@@ -191,7 +189,7 @@ def _since(running: Array, before: Array, carry: Array) -> Array:
     return running - base
 
 
-def _closed(chunks: list[dict[str, Array]], rows: int) -> Bool[np.ndarray, "T B"]:
+def _closed(chunks: list[dict[str, Array]], rows: int) -> Bool[Array, "T B"]:
     """The ends of episodes at or after row `rows` − 1: where a whole-episode collection may stop."""
     ends = np.concatenate([chunk["done"] & chunk["mask"] for chunk in chunks])
     ends[: rows - 1] = False

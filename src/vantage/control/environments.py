@@ -36,7 +36,7 @@ def make(
 
 
 def find(env_id: str) -> Any:
-    """The registration of an id, which may be `module:id`. Raises ValueError, with the nearest known id, if there is none."""
+    """The registration of an id, which may be `module:id`. Raises ValueError, with the nearest id, if there is none."""
     module, _, name = env_id.rpartition(":")
     try:
         if module:

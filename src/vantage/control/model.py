@@ -71,12 +71,12 @@ class Model:
         """V(s) of recorded observations `[…]`."""
         return forward(self.networks(vector).critic, self.observations.features(jnp, observation))[..., 0]
 
-    def named(self, vector: Float[np.ndarray, " P"]) -> dict[str, Array]:
+    def named(self, vector: Float[Array, " P"]) -> dict[str, Array]:
         """The parameters by name, for files."""
         leaves = jax.tree.leaves(eqx.filter(self.networks(np.array(vector)), eqx.is_array))
         return dict(zip(self.names, leaves, strict=True))
 
-    def vector(self, named: dict[str, Array]) -> Float[np.ndarray, " P"]:
+    def vector(self, named: dict[str, Array]) -> Float[Array, " P"]:
         """The inverse of `named`. Raises ValueError where the names or shapes are other ones."""
         for name, shape in zip(self.names, self.shapes, strict=True):
             if name not in named or named[name].shape != shape:
@@ -89,7 +89,7 @@ class Model:
 
 def build(
     observations: Observations, actions: Actions, network: Network, critic: bool, rng: np.random.Generator
-) -> tuple[Model, Float[np.ndarray, " P"]]:
+) -> tuple[Model, Float[Array, " P"]]:
     """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with
     gain 1; σ = 1.
     """
@@ -116,7 +116,7 @@ def build(
 class Actor:
     """The policy as the host runs it: NumPy parameters, fixed from one update to the next."""
 
-    def __init__(self, model: Model, vector: Float[np.ndarray, " P"]) -> None:
+    def __init__(self, model: Model, vector: Float[Array, " P"]) -> None:
         networks = model.networks(vector)
         self._model, self._forward = model, host_forward(networks.actor)
         self.log_std = networks.log_std

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@runtime_checkable
 class Network(Protocol):
     """How to build the function from features `[D]` to outputs `[O]`; a frozen dataclass, decorated with `runs.known`
     if it is to be saved.
@@ -83,7 +84,7 @@ class MLP:
         return Tower(weights, tuple(np.zeros(n, np.float32) for n in sizes[1:]), self.activation)
 
 
-def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -> Float[np.ndarray, "M N"]:
+def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -> Float[Array, "M N"]:
     """A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`; uniform by Haar.
 
     Source: Saxe et al. (2014).

@@ -17,8 +17,8 @@ CLIP = 10.0
 class Moments:
     """Mean and variance of everything seen so far, per feature, float64."""
 
-    mean: Float[np.ndarray, "*D"]
-    var: Float[np.ndarray, "*D"]
+    mean: Float[Array, "*D"]
+    var: Float[Array, "*D"]
     count: float
 
     @staticmethod
@@ -26,7 +26,7 @@ class Moments:
         """Mean 0, variance 1, nothing seen."""
         return Moments(np.zeros(shape), np.ones(shape), 0.0)
 
-    def moved(self, x: Float[np.ndarray, "N *D"]) -> "Moments":
+    def moved(self, x: Float[Array, "N *D"]) -> "Moments":
         """With a batch of N more samples.
 
             n = n₁ + n₂,   mean = mean₁ + Δ n₂/n,   var = (n₁ var₁ + n₂ var₂ + Δ² n₁ n₂/n)/n,   Δ = mean₂ − mean₁
@@ -42,7 +42,7 @@ class Moments:
         return Moments(self.mean + delta * share, spread, float(n))
 
     @property
-    def scale(self) -> Float[np.ndarray, "*D"]:
+    def scale(self) -> Float[Array, "*D"]:
         """1/√(var + 1e-8)."""
         return 1.0 / np.sqrt(self.var + 1e-8)
 
@@ -56,7 +56,7 @@ class Moments:
         return Moments(arrays["mean"], arrays["var"], float(arrays["count"]))
 
 
-def observe(moments: Moments | None, x: Float[np.ndarray, "*B D"]) -> Float[np.ndarray, "*B D"]:
+def observe(moments: Moments | None, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """clip((x − mean)/√(var + 1e-8), ±10) in float32; x itself without moments."""
     if moments is None:
         return x
@@ -64,7 +64,7 @@ def observe(moments: Moments | None, x: Float[np.ndarray, "*B D"]) -> Float[np.n
     return np.minimum(np.maximum((x - shift) * scale, np.float32(-CLIP)), np.float32(CLIP))
 
 
-def signal(moments: Moments | None, reward: Float[np.ndarray, "T B"]) -> Float[np.ndarray, "T B"]:
+def signal(moments: Moments | None, reward: Float[Array, "T B"]) -> Float[Array, "T B"]:
     """clip(r/√(Var(discounted return) + 1e-8), ±10) in float32: scaled, never shifted; the plain reward without
     moments.
     """
@@ -74,12 +74,12 @@ def signal(moments: Moments | None, reward: Float[np.ndarray, "T B"]) -> Float[n
 
 
 def running_returns(
-    reward: Float[np.ndarray, "T B"],
-    done: Bool[np.ndarray, "T B"],
-    mask: Bool[np.ndarray, "T B"],
+    reward: Float[Array, "T B"],
+    done: Bool[Array, "T B"],
+    mask: Bool[Array, "T B"],
     gamma: float,
-    carry: Float[np.ndarray, " B"],
-) -> tuple[Float[np.ndarray, "T B"], Float[np.ndarray, " B"]]:
+    carry: Float[Array, " B"],
+) -> tuple[Float[Array, "T B"], Float[Array, " B"]]:
     """R_t = γR_{t−1} + r_t, from 0 at the start of each episode, and the R to go on from.
 
     Shapes `[T, B]`, `[B]`; units: reward.

@@ -44,7 +44,6 @@ class ControlWorld:
         self._reached: Array = None
         self._actor: Actor | None = None
 
-    @property
     def exact(self) -> bool:
         """Whether the environments' state can be exported and put back; found by trying, once."""
         if self._exact is None:
@@ -188,7 +187,7 @@ class ControlWorld:
         }
         arrays |= {f"{name}_moments": m.arrays() for name, m in self._all_moments().items() if m is not None}
         counters = {"steps": self.steps, "updates": self.updates, "epochs": self._epochs, "beta": self.beta, **episodes}
-        if self.exact:
+        if self.exact():
             arrays["environments"], counters["environments"] = snapshot.take(self._env)
         return TrainState(arrays=arrays, counters=counters)
 
@@ -207,7 +206,7 @@ class ControlWorld:
             self._observed = Moments.of(arrays["observation_moments"])
         if self._returned is not None:
             self._returned = Moments.of(arrays["return_moments"])
-        if self.exact:
+        if self.exact():
             snapshot.put(self._env, arrays["environments"], counters["environments"])
             self._collector.restore(arrays["collector"])
             self._discounted = arrays["discounted"].copy()

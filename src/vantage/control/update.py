@@ -205,7 +205,7 @@ def _summary(
     return metrics
 
 
-def start(vector: Float[np.ndarray, " P"]) -> Moving:
+def start(vector: Float[Array, " P"]) -> Moving:
     """Parameters that have not moved yet."""
     return Moving(jnp.array(vector), optax.scale_by_adam().init(jnp.array(vector)))
 
@@ -218,8 +218,8 @@ def rates(optim: Any) -> Rates:
 
 
 def minibatches(
-    rng: np.random.Generator, mask: Bool[np.ndarray, "T B"], epochs: int, parts: int
-) -> Int[np.ndarray, "E M N"]:
+    rng: np.random.Generator, mask: Bool[Array, "T B"], epochs: int, parts: int
+) -> Int[Array, "E M N"]:
     """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at
     most one.
 

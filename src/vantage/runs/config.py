@@ -11,9 +11,10 @@ from vantage import recipe
 T = TypeVar("T", bound=type)
 
 KNOWN: dict[str, type] = {
-    name: x for name, x in vars(recipe).items() if isinstance(x, type) and is_dataclass(x) and name[0] != "_"
-    and x.__module__ == recipe.__name__
-}  # fmt: skip
+    name: x
+    for name, x in vars(recipe).items()
+    if isinstance(x, type) and is_dataclass(x) and x.__module__.startswith(recipe.__name__)
+}
 """The types that a file may name."""
 
 
