@@ -19,7 +19,7 @@ from vantage.recipe.objective import (
     Thresholds,
 )
 from vantage.recipe.optim import Joint, Optim, Separate
-from vantage.recipe.presets import A2C, PPO, RECIPES, REINFORCE, ActorCritic, ImportanceWeighted, PPOPenalty, recipe
+from vantage.recipe.presets import A2C, PPO, RECIPES, REINFORCE, ActorCritic, ImportanceWeighted, PPOPenalty
 from vantage.recipe.psi import (
     GAE,
     Baseline,
@@ -34,7 +34,7 @@ from vantage.recipe.psi import (
     TotalReturn,
 )
 from vantage.recipe.reduction import Columns, Constant, Reduction, Steps, Trajectories
-from vantage.recipe.schedule import Coefficient, Linear, at, check, first
+from vantage.recipe.schedule import Coefficient, Linear, at, check, ends, positive
 
 __all__ = [
     "A2C",
@@ -81,6 +81,6 @@ __all__ = [
     "Trajectories",
     "at",
     "check",
-    "first",
-    "recipe",
+    "ends",
+    "positive",
 ]

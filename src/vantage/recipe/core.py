@@ -9,6 +9,7 @@ from vantage.recipe.psi import GAE, Psi
 from vantage.recipe.reduction import Reduction, Steps
 from vantage.recipe.schedule import Coefficient, at, check
 from vantage.theory import reduce, returns
+from vantage.theory._array import namespace
 from vantage.theory.loss import Batch
 
 
@@ -83,10 +84,12 @@ class Recipe:
         """Ψ and the critic's target of a rollout, `[T, B]`, computed once and held fixed while the data is reused."""
         weights, target = self.psi(rollout)
         if self.time_weighting == "discounted" and not self.psi.counts_from_start:
-            weights = weights * returns.discount_weight(rollout.time, rollout.gamma)
+            gamma = namespace(weights).asarray(rollout.gamma, dtype=weights.dtype)
+            weights = weights * returns.discount_weight(rollout.time, gamma)
+        row_weight = None if rollout.weight is None else rollout.row_weight
         if self.whiten == "batch":
-            weights = reduce.whiten(weights, rollout.mask, rollout.row_weight if rollout.weight is not None else None)
+            weights = reduce.whiten(weights, rollout.mask, row_weight)
         return Batch(
             log_prob=rollout.log_prob, psi=weights, target=target, value=rollout.value, reward=rollout.signal,
-            discount=rollout.discount, mask=rollout.mask, weight=None if rollout.weight is None else rollout.row_weight,
+            discount=rollout.discount, mask=rollout.mask, weight=row_weight,
         )  # fmt: skip

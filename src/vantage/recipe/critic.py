@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, check, first
+from vantage.recipe.schedule import Coefficient, check, positive
 from vantage.theory import critics
 from vantage.theory.loss import Batch
 
@@ -28,7 +28,7 @@ class ClippedValue:
     width: Coefficient = 0.2
 
     def __post_init__(self) -> None:
-        check(first(self.width) > 0.0, self, "width", "a positive number in units of the value")
+        check(positive(self.width), self, "width", "a positive number in units of the value")
 
     def __call__(self, batch: Batch, value: Array, next_value: Array | None) -> Array:
         return critics.clipped_value(value, batch.value, batch.target, self.width)

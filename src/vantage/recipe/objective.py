@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, check, first
+from vantage.recipe.schedule import Coefficient, check, positive
 from vantage.theory import kl_control, objectives
 from vantage.theory.loss import Terms
 
@@ -51,13 +51,8 @@ class Clip:
     reuses = True
 
     def __post_init__(self) -> None:
-        check(0.0 < first(self.low), self, "low", "the clip range is a positive ratio, such as 0.2")
-        check(
-            self.high is None or 0.0 < first(self.high),
-            self,
-            "high",
-            "the clip range is a positive ratio, such as 0.28",
-        )
+        check(positive(self.low), self, "low", "the clip range is a positive ratio, such as 0.2")
+        check(self.high is None or positive(self.high), self, "high", "a positive ratio, such as 0.28, or None")
         check(self.dual is None or self.dual > 1.0, self, "dual", "the dual clip is a ratio above 1, such as 3.0")
 
     def __call__(self, terms: Terms) -> Array:
@@ -124,12 +119,7 @@ class Penalty:
     reuses = True
 
     def __post_init__(self) -> None:
-        check(
-            isinstance(self.beta, bool) or not isinstance(self.beta, int | float) or self.beta >= 0,
-            self,
-            "beta",
-            "the price of KL is not negative",
-        )
+        check(self.beta >= 0, self, "beta", "the price of KL is not negative")
 
     def __call__(self, terms: Terms) -> Array:
         return objectives.penalised(terms.ratio, terms.psi, terms.kl, self.beta)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vantage.recipe.schedule import Coefficient, check, first
+from vantage.recipe.schedule import Coefficient, check, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Joint:
     """Adam's ε."""
 
     def __post_init__(self) -> None:
-        check(first(self.lr) > 0, self, "lr", "a positive learning rate, such as 3e-4")
+        check(positive(self.lr), self, "lr", "a positive learning rate, such as 3e-4")
         check(self.max_grad_norm is None or self.max_grad_norm > 0, self, "max_grad_norm", "a positive norm, or None")
 
 
@@ -37,8 +37,9 @@ class Separate:
     """Adam's ε."""
 
     def __post_init__(self) -> None:
-        check(first(self.actor_lr) > 0, self, "actor_lr", "a positive learning rate, such as 3e-4")
-        check(first(self.critic_lr) > 0, self, "critic_lr", "a positive learning rate, such as 1e-3")
+        check(positive(self.actor_lr), self, "actor_lr", "a positive learning rate, such as 3e-4")
+        check(positive(self.critic_lr), self, "critic_lr", "a positive learning rate, such as 1e-3")
+        check(self.max_grad_norm is None or self.max_grad_norm > 0, self, "max_grad_norm", "a positive norm, or None")
 
 
 Optim = Joint | Separate

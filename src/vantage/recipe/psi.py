@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, check, first
+from vantage.recipe.schedule import Coefficient, check, ends
 from vantage.theory import psi, returns
-from vantage.theory._array import namespace
+from vantage.theory._array import keep, namespace, take_last
 
 Array = Any
 
@@ -71,8 +71,11 @@ class GroupMean:
     needs_value = False
 
     def __call__(self, r: Any, gain: Array) -> Array:
+        xp = namespace(gain)
+        begins = xp.argmax(xp.astype(r.mask, xp.int32), axis=0)
         columns = r.episode[0] if self.leave_one_out else None
-        return psi.mean_baseline(gain[0], r.group, leave_out=columns) + 0.0 * gain
+        mean = psi.mean_baseline(take_last(gain.T, begins), r.group, xp.any(r.mask, axis=0), leave_out=columns)
+        return xp.broadcast_to(mean, gain.shape)
 
 
 Baseline = LearnedBaseline | StateMean | BatchMean | GroupMean
@@ -94,7 +97,7 @@ class RewardToGo:
         gain = returns.reward_to_go(r.signal, r.discount, r.last, r.next_value, r.mask)
         if self.baseline is None:
             return gain, gain
-        return namespace(gain).where(r.mask, gain - self.baseline(r, gain), 0.0), gain
+        return keep(gain - self.baseline(r, gain), r.mask), gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,7 @@ class TDError:
 
     def __call__(self, r: Any) -> tuple[Array, Array | None]:
         delta = psi.td_error(r.signal, r.value, r.next_value, r.discount)
-        xp = namespace(delta)
-        return xp.where(r.mask, delta, 0.0), xp.where(r.mask, delta + r.value, 0.0)
+        return keep(delta, r.mask), keep(delta + r.value, r.mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class KStep:
 
     def __call__(self, r: Any) -> tuple[Array, Array | None]:
         ahead = psi.k_step(r.signal, r.value, r.next_value, r.discount, r.last, self.k, r.mask)
-        return ahead, ahead + r.value
+        return ahead, keep(ahead + r.value, r.mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +137,16 @@ class GAE:
     counts_from_start = False
 
     def __post_init__(self) -> None:
-        check(0.0 <= first(self.lam) <= 1.0, self, "lam", "λ lies between 0 (TD error) and 1 (return minus V)")
+        check(
+            all(0.0 <= lam <= 1.0 for lam in ends(self.lam)),
+            self,
+            "lam",
+            "λ lies between 0 (TD error) and 1 (return minus V)",
+        )
 
     def __call__(self, r: Any) -> tuple[Array, Array | None]:
         estimate = psi.gae(r.signal, r.value, r.next_value, r.discount, r.last, self.lam, r.mask)
-        return estimate, estimate + r.value
+        return estimate, keep(estimate + r.value, r.mask)
 
 
 Psi = TotalReturn | RewardToGo | TDError | KStep | GAE

@@ -1,6 +1,7 @@
 """Coefficients that may change over a run, and how bad values are reported."""
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+import copy
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 
@@ -27,17 +28,31 @@ class Linear:
 Coefficient = float | Linear
 
 
-def first(c: Any) -> Any:
-    """The value of a coefficient at the start of a run."""
-    return c.start if isinstance(c, Linear) else c
+def ends(c: Coefficient) -> tuple[float, float]:
+    """The values of a coefficient at the start and at the end of a run."""
+    return (c.start, c.end) if isinstance(c, Linear) else (c, c)
+
+
+def positive(c: Coefficient) -> bool:
+    """Whether a coefficient starts above 0 and never falls below it."""
+    start, end = ends(c)
+    return start > 0 and end >= 0
 
 
 def at(choice: Any, progress: float) -> Any:
-    """The same choice with every schedule in it, however deep, replaced by its value at `progress`."""
+    """The same choice with every schedule in it, however deep, replaced by its value at `progress`.
+
+    A schedule was checked as a whole when it was made; its values are not checked again.
+    """
     if isinstance(choice, Linear):
         return choice(progress)
     if not is_dataclass(choice) or isinstance(choice, type):
         return choice
-    old = {f.name: getattr(choice, f.name) for f in fields(choice) if f.init}
+    old = {f.name: getattr(choice, f.name) for f in fields(choice)}
     new = {name: at(x, progress) for name, x in old.items()}
-    return choice if all(new[n] is old[n] for n in old) else replace(choice, **new)
+    if all(new[name] is old[name] for name in old):
+        return choice
+    now = copy.copy(choice)
+    for name, x in new.items():
+        object.__setattr__(now, name, x)
+    return now

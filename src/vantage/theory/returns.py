@@ -75,6 +75,6 @@ def discount_weight(time: Int[Array, "*S"], gamma: float | Float[Array, ""]) -> 
     Source: Sutton & Barto (2018), REINFORCE box, section 13.3; Nota & Thomas (2020).
     """
     xp = namespace(time)
-    if not hasattr(gamma, "dtype"):
-        gamma = xp.asarray(gamma, dtype=None if compat.is_jax_array(time) else xp.float64)
-    return gamma ** xp.astype(time, gamma.dtype)
+    plain = isinstance(gamma, float | int)
+    base: Array = xp.asarray(gamma, dtype=None if compat.is_jax_array(time) else xp.float64) if plain else gamma
+    return base ** xp.astype(time, base.dtype)
