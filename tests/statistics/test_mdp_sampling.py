@@ -95,6 +95,14 @@ def test_monte_carlo_is_right_within_its_own_error(every_visit):
     assert 0.85 < z.std() < 1.15
 
 
+def test_monte_carlo_standard_error_of_a_coin():
+    # Every episode visits the middle of the walk first, and returns 0 or 1 from there.
+    found = monte_carlo(WALK, uniform(WALK), 10, seed=0)
+    p = found.values[3]
+    assert found.counts[3] == 10 and 0 < p < 1
+    assert_allclose(found.standard_errors[3], np.sqrt(p * (1 - p) / 9))
+
+
 def test_monte_carlo_counts_first_or_every_visit():
     # One state that pays 1 and loops: an episode of T steps returns T, T−1, …, 1 after its visits.
     mdp = MDP(np.array([[[0.8, 0.2]], [[0.0, 1.0]]]), np.ones((2, 1)), np.array([1.0, 0.0]), 1.0, (1,))
