@@ -30,8 +30,6 @@ def main(argv: Sequence[str]) -> int:
     solved = evaluation.mean >= SOLVED
     record(agent, folder.gif)
     word = "[bold green]solved[/bold green]" if solved else "[bold]not solved yet[/bold]"
-    out.print(
-        f"  {ENV} is {word}: return {evaluation}, deterministic actions; {SOLVED:g} counts as solved.", soft_wrap=True
-    )
-    out.print(f"  {folder.curve}\n  {folder.gif}\n", style="dim", soft_wrap=True)
+    live.say(out, f"{ENV} is {word}: return {evaluation}, deterministic actions; {SOLVED:g} counts as solved.\n")
+    live.say(out, f"{folder.curve}\n{folder.gif}\n", style="dim")
     return 0 if solved else 1

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,15 +29,28 @@ def console(quiet: bool = False) -> Console:
     return Console(quiet=quiet, highlight=False, soft_wrap=False)
 
 
+def say(out: Console, text: str, style: str = "") -> None:
+    """A sentence, indented; wrapped by words on a terminal, left whole for files and pipes."""
+    if out.is_terminal:
+        out.print(Padding(text, (0, 0, 0, 2)), style=style)
+    else:
+        out.print(f"  {text}", style=style, soft_wrap=True)
+
+
 def settings_table(rows: Sequence[tuple[str, str, str]], out: Console) -> None:
     """Every setting with its value and where it comes from, in two columns where there is room."""
     columns = 2 if out.width >= 110 else 1
     height = -(-len(rows) // columns)
     table = Table.grid(padding=(0, 2))
     for left in range(height):
-        cells: list[Any] = [""]
+        cells: list[Any] = []
         for name, value, source in rows[left::height]:
-            cells += [Text(name, style="dim"), Text(value), Text(source, style="cyan" if source == "you" else "dim")]
+            cells += [
+                "",
+                Text(name, style="dim"),
+                Text(value),
+                Text(source, style="cyan" if source == "you" else "dim"),
+            ]
         table.add_row(*cells)
     out.print(table)
     out.print()
@@ -79,25 +93,26 @@ class Bar(Callback):
 
     def __init__(self, out: Console) -> None:
         self._progress = Progress(
-            TextColumn(" "), BarColumn(bar_width=40), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True), console=out,
+            TextColumn(" "), BarColumn(bar_width=40), TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
+            TextColumn("{task.fields[speed]}"), TimeRemainingColumn(compact=True), console=out,
         )  # fmt: skip
         self._facts = Text("   compiling", style="dim")
         self._live = Live(self._view(), console=out, refresh_per_second=8, transient=False)
         self._task: Any = None
-        self._shown, self._speed = 0.0, Speed()
+        self._shown, self._speed, self._total = 0.0, Speed(), 1
 
     def _view(self) -> Group:
         return Group(self._progress, self._facts)
 
     def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
         """Show the bar."""
+        self._total = total_steps
         self._task = self._progress.add_task("", total=total_steps, completed=world.steps, speed="")
         self._live.start()
 
     def on_update(self, update: Update) -> None:
         """Move the bar; the text below it ten times a second at most."""
-        self._progress.update(self._task, completed=update.steps, speed=self._speed(update.steps))
+        self._progress.update(self._task, completed=min(update.steps, self._total), speed=self._speed(update.steps))
         if time.monotonic() - self._shown > 0.1:
             self._shown = time.monotonic()
             self._tell(update.metrics)

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             group = groups.setdefault(option.group, self.add_argument_group(option.group))
             group.add_argument(
                 option.flag, dest=option.name, default=argparse.SUPPRESS, help=_help(option),
-                metavar=expected(option.annotation).replace("%", "%%") if not option.is_switch else "true|false",
+                metavar=_metavar(option),
                 **({"nargs": "?", "const": "true"} if option.is_switch else {}),
             )  # fmt: skip
 
@@ -106,6 +106,11 @@ class Parser(argparse.ArgumentParser):
 def _nearest_flag(flag: str, known: list[str]) -> str:
     close = difflib.get_close_matches(flag, known, n=1)
     return f"did you mean {close[0]}?" if close else "the options are listed"
+
+
+def _metavar(option: Option) -> str:
+    words = ["true", "false"] if option.is_switch else expected(option.annotation).split(" | ")
+    return " | ".join(word for word in words if word != "none" or option.default is not None)
 
 
 def _help(option: Option) -> str:

@@ -153,7 +153,11 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
     touched = {path[0] for name, (_, path) in preset_options().items() if name in plan.given}
     touched |= {"network"} if {"hidden", "activation"} & plan.given else set()
     return [
-        (name, show(value), "you" if name in plan.given | touched else "tuned" if value != standard.get(name) else "")
+        (
+            name,
+            show(value),
+            "you" if name in plan.given | touched else "tuned" if value != standard.get(name, value) else "",
+        )
         for name, value in _flat(settings)
     ]
 
@@ -168,7 +172,8 @@ def show(value: Any) -> str:
     if isinstance(value, Linear):
         return f"{value.start:g} → {value.end:g}"
     if is_dataclass(value) and not isinstance(value, type):
-        inner = ", ".join(f"{f.name} {show(getattr(value, f.name))}" for f in fields(value))
+        known = {f.name: getattr(value, f.name) for f in fields(value)}
+        inner = ", ".join(f"{name} {show(x)}" for name, x in known.items() if x is not None)
         return type(value).__name__ + (f"({inner})" if inner else "")
     if isinstance(value, tuple):
         return " × ".join(map(show, value))

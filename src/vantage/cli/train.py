@@ -61,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
         {"ENV?": "a Gymnasium environment, such as CartPole-v1"},
     )  # fmt: skip
     given = parser.read(argv)
+    if given.get("steps") is not None and given["steps"] < 1:
+        raise UsageError(f"--steps {given['steps']}: train for at least one step")
     if given.get("recipe"):
         fail_unless_known("recipe", given["recipe"], RECIPES)
     out = live.console(quiet=given.get("json", False))
@@ -96,7 +98,7 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     }
     if given.get("dry_run"):
         _announce(chosen, path, out)
-        out.print("  Nothing was trained: --dry-run.", style="dim")
+        live.say(out, "Nothing was trained: --dry-run.", style="dim")
         return config
     folder = create(path)
     folder.write_config(config)
@@ -124,7 +126,9 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     if agent.steps >= config["total_steps"]:
         done, more = f"{agent.steps:,}", f"{2 * config['total_steps']}"
         raise UsageError(f"{folder.path} has taken all its steps ({done}): give a larger total, such as --steps {more}")
-    out.print(f"\n  {config['env']}, from step {agent.steps:,} of {config['total_steps']:,}\n  {folder.path}\n")
+    out.print()
+    live.say(out, f"[bold]{config['env']}[/bold], from step {agent.steps:,} of {config['total_steps']:,}")
+    live.say(out, f"{folder.path}\n", style="dim")
     if given.get("dry_run"):
         return config
     folder.write_config(config)
@@ -165,13 +169,11 @@ def finish(
     told = sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)
     out.print()
     if report.stopped == "interrupt":
-        out.print(
-            f"  Stopped at step {agent.steps:,}; go on with vantage train --resume {folder.path}\n", soft_wrap=True
-        )
+        live.say(out, f"Stopped at step {agent.steps:,}; go on with vantage train --resume {folder.path}")
     else:
         for line in told:
-            out.print(f"  {line}", soft_wrap=True)
-        out.print()
+            live.say(out, line)
+    out.print()
     return {
         "run": str(folder.path),
         "env": config["env"],
@@ -184,8 +186,9 @@ def finish(
 
 
 def _announce(chosen: plan.Plan, path: Path, out: Any) -> None:
-    out.print(f"\n  [bold]{chosen.env}[/bold], {chosen.total_steps:,} steps")
-    out.print(f"  {path}\n", style="dim")
+    out.print()
+    live.say(out, f"[bold]{chosen.env}[/bold], {chosen.total_steps:,} steps")
+    live.say(out, f"{path}\n", style="dim")
     live.settings_table(plan.rows(chosen), out)
 
 

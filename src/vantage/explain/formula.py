@@ -103,10 +103,26 @@ class Symbol(str):
     def __getitem__(self, _: Any) -> "Symbol":
         return self
 
-    @property
-    def dtype(self) -> None:
-        """Symbols have no type; asking is allowed."""
-        return
+    def __getattr__(self, name: str) -> "Symbol":
+        """Symbols have no shape, dtype or transpose; asking is allowed."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    def __array_namespace__(self, api_version: str | None = None) -> "_Namespace":
+        return NAMESPACE
+
+
+class _Namespace:
+    """An array library for symbols: `where` keeps its second argument, everything else its first."""
+
+    __name__ = "symbols"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return (lambda _, x, other: x) if name == "where" else (lambda x, *_, **__: x)
+
+
+NAMESPACE = _Namespace()
 
 
 class Record:
@@ -118,13 +134,6 @@ class Record:
     def __getattr__(self, name: str) -> Symbol | None:
         sign = self._names.get(name, name)
         return None if sign is None else Symbol(sign)
-
-
-class _Namespace:
-    """Stands for an array namespace: `where` keeps its second argument, everything else its first."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return (lambda _, x, other: x) if name == "where" else (lambda x, *_, **__: x)
 
 
 class _Module:
@@ -176,7 +185,6 @@ def run(choice: Any, *records: Any, notes: list[Definition], method: str = "__ca
     for name, value in call.__globals__.items():
         if isinstance(value, ModuleType) and value.__name__ in MODULES:
             world[name] = _Module(value, notes)
-    world["namespace"] = lambda *_: _Namespace()
     return FunctionType(call.__code__, world, call.__name__, call.__defaults__, call.__closure__)(
         _Self(choice, notes), *records
     )

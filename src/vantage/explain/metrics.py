@@ -38,6 +38,10 @@ METRICS: dict[str, Metric] = {
         unit="reward",
     ),
     "rollout/ep_len_mean": Metric(what="length of an episode", over=EPISODES, formula="T", unit="steps"),
+    "rollout/truncated_share": Metric(
+        what="share of the episodes that a time limit ended", over="the episodes that ended in this rollout",
+        formula="truncated / ended", unit="share",
+    ),
     "train/approx_kl": Metric(
         what="sampled estimate of how far the policy moved", over=MINIBATCHES, by=divergences.k3,
         given=f"{_KL}, x = a_t ∼ π_old(·|s_t)",
@@ -89,6 +93,9 @@ METRICS: dict[str, Metric] = {
         given="V = V_old, R = R_t", unit="1 is perfect, 0 no better than a constant, below 0 worse",
     ),
     "train/learning_rate": Metric(what="step size of the optimiser", over="the update", formula="lr", unit="no unit"),
+    "train/critic_learning_rate": Metric(
+        what="step size of the critic's optimiser", over="the update", formula="lr", unit="no unit"
+    ),
     "train/clip_range": Metric(what="ε now", over="the update", formula="ε", unit="ratio"),
     "train/beta": Metric(
         what="the price of KL after this update", over="the update, after its last epoch", formula="β", unit="Ψ per nat"

@@ -20,8 +20,8 @@ EXPECTATIONS = {
 """The expectation that dividing by each total of `theory.reduce` estimates."""
 
 EXACT = (
-    Definition("KL(p ‖ q)", "E_{a ∼ p(·|s_t)}[ log p(a|s_t) − log q(a|s_t) ]"),
-    Definition("H(π)", "− E_{a ∼ π(·|s_t)}[ log π(a|s_t) ]"),
+    Definition("KL(π_old‖π_θ)", "E_{a ∼ π_old(·|s_t)}[ log π_old(a|s_t) − log π_θ(a|s_t) ]"),
+    Definition("H(π_θ)", "− E_{a ∼ π_θ(·|s_t)}[ log π_θ(a|s_t) ]"),
 )
 
 

@@ -65,7 +65,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     # what the world and the policy drew
     _s("s_t", "state (observation)", "sampled", "s_0 ∼ ρ₀, s_{t+1} ∼ P(·|s_t, a_t)", "[T, B, …]", "—", "rollout.Rollout.observation"),
     _s("a_t", "action", "sampled", "a_t ∼ {π}(·|s_t)", "[T, B, …]", "—", "rollout.Rollout.action"),
-    _s("a", "any action, not the sampled one", "index", "all of the action space", "—", "—", "rollout.Rollout.policy", r"\ba\b"),
+    _s("a", "any action, not the sampled one", "index", "all of the action space", "—", "—", "rollout.Rollout.policy", r"(?<![A-Za-z])a(?![A-Za-z])"),
     _s("r_t(θ)", "importance weight of one decision", "learned", "π_θ now, at a_t ∼ {π}(·|s_t)", "[T, B]", "no unit", "theory.importance.ratio", r"r_t\(θ\)"),
     _s("r_t", "reward, as Ψ reads it", "sampled", "R(s_t, a_t, s_{t+1})", "[T, B]", "reward", "rollout.Rollout.signal"),
     _s("τ", "trajectory s_0, a_0, r_0, s_1, …", "sampled", "τ ∼ {π}", "a column of [T, B]", "—", "rollout.Rollout"),
@@ -76,8 +76,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("π_old", "the policy that collected the data", "fixed", "the actor, before the update", "—", "probability", "rollout.Rollout.log_prob"),
     _s("KL_max", "KL above which β grows", "parameter", "the recipe", "scalar", "nats", "recipe.Thresholds.kl_max"),
     _s("KL_min", "KL below which β falls", "parameter", "the recipe", "scalar", "nats", "recipe.Thresholds.kl_min"),
-    _s("KL(p‖q)", "distance of two policies in one state", "expected", "a ∼ p(·|s_t), s_t sampled", "[T, B]", "nats", "theory.distributions.Categorical.kl", r"KL(?=\()"),
-    _s("H(π)", "entropy of a policy in one state", "expected", "a ∼ π(·|s_t), s_t sampled", "[T, B]", "nats", "theory.distributions.Categorical.entropy", r"H(?=\()"),
+    _s("KL(π_old‖π_θ)", "how far the new policy is from the old one, in one state", "expected", "a ∼ π_old(·|s_t), s_t sampled", "[T, B]", "nats", "theory.distributions.Categorical.kl", r"KL(?=\()"),
+    _s("H(π_θ)", "entropy of the policy, in one state", "expected", "a ∼ π_θ(·|s_t), s_t sampled", "[T, B]", "nats", "theory.distributions.Categorical.entropy", r"H(?=\()"),
     # values
     _s("V_φ", "the critic being updated", "learned", "the critic, now", "[T, B]", "reward", "theory.loss.Outputs.value"),
     _s("V_old", "the critic's value when the data was scored", "fixed", "the critic, before the update", "[T, B]", "reward", "rollout.Rollout.value"),
@@ -106,36 +106,37 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("ε_v", "how far the value may move", "parameter", "the recipe", "scalar", "reward", "recipe.ClippedValue.width"),
     _s("ε", "clip range", "parameter", "the recipe", "scalar", "no unit", "recipe.Clip.low"),
     _s("c_ent", "weight of the entropy bonus", "parameter", "the recipe", "scalar", "Ψ per nat", "recipe.Recipe.ent_coef"),
-    _s("c", "bound of the dual clip", "parameter", "the recipe", "scalar", "no unit", "recipe.Clip.dual", r"\bc\b"),
+    _s("c", "bound of the dual clip", "parameter", "the recipe", "scalar", "no unit", "recipe.Clip.dual", r"(?<![A-Za-z])c(?![A-Za-z])"),
     _s("β", "price of KL", "parameter", "the recipe, then moved once per update", "scalar", "Ψ per nat", "recipe.Penalty.beta"),
     _s("factor", "by how much β moves", "parameter", "the recipe", "scalar", "no unit", "recipe.Thresholds.factor", r"\bfactor\b"),
     _s("d_targ", "KL that β aims at", "parameter", "the recipe", "scalar", "nats", "recipe.PaperTarget.target"),
     _s("target", "KL that β aims at", "parameter", "the recipe", "scalar", "nats", "recipe.Proportional.target", r"\btarget\b"),
     _s("horizon", "over how many episodes β moves", "parameter", "the recipe", "scalar", "episodes", "recipe.Proportional.horizon", r"\bhorizon\b"),
-    _s("d", "measured KL(π_old‖π_θ)", "fixed", "mean over the whole batch, after the last epoch", "scalar", "nats", "theory.reduce.mean", r"\bd\b"),
+    _s("d", "measured KL(π_old‖π_θ)", "fixed", "mean over the whole batch, after the last epoch", "scalar", "nats", "theory.reduce.mean", r"(?<![A-Za-z])d(?![A-Za-z])"),
     _s("KL", "measured KL(π_old‖π_θ)", "fixed", "mean over the whole batch, after the last epoch", "scalar", "nats", "theory.reduce.mean", r"\bKL\b"),
-    _s("e", "relative error of the KL", "fixed", "KL and target", "scalar", "no unit", "theory.kl_control.proportional_beta", r"\be\b"),
-    _s("n", "episodes in the batch", "fixed", "the same batch", "scalar", "episodes", "theory.kl_control.proportional_beta", r"\bn\b"),
+    _s("e", "relative error of the KL", "fixed", "KL and target", "scalar", "no unit", "theory.kl_control.proportional_beta", r"(?<![A-Za-z])e(?![A-Za-z])"),
+    _s("n", "episodes in the batch", "fixed", "the same batch", "scalar", "episodes", "theory.kl_control.proportional_beta", r"(?<![A-Za-z])n(?![A-Za-z])"),
     _s("λ", "0 trusts the critic, 1 the samples", "parameter", "the recipe", "scalar", "no unit", "recipe.GAE.lam"),
     _s("γ", "discount of the problem", "parameter", "the problem (the agent's gamma)", "scalar", "no unit", "rollout.Rollout.gamma", r"γ(?!_)"),
-    _s("k", "steps sampled before the critic is trusted", "parameter", "the recipe", "scalar", "steps", "recipe.KStep.k", r"\bk\b"),
+    _s("k", "steps sampled before the critic is trusted", "parameter", "the recipe", "scalar", "steps", "recipe.KStep.k", r"(?<![A-Za-z])k(?![A-Za-z])"),
     _s("θ", "parameters of the actor", "learned", "moved by the update", "—", "—", "theory.loss.Outputs", r"θ"),
     _s("φ", "parameters of the critic", "learned", "moved by the update", "—", "—", "theory.loss.Outputs", r"φ"),
     # indices
-    _s("T", "steps of the rollout (rows)", "index", "the agent's n_steps", "—", "steps", "rollout.Rollout.shape", r"\bT\b"),
+    _s("T", "steps of the rollout (rows)", "index", "the agent's n_steps", "—", "steps", "rollout.Rollout.shape", r"(?<![A-Za-z])T(?![A-Za-z])"),
     _s("t", "decision, counted in time", "index", "the episode", "—", "steps", "rollout.Rollout.time", r"(?<![A-Za-z])t'?(?![A-Za-z])"),
-    _s("l", "steps ahead of t", "index", "—", "—", "steps", "theory.psi.gae", r"\bl\b"),
-    _s("i, j", "entries of the batch", "index", "—", "—", "—", "theory.psi.mean_baseline", r"\b[ij]\b"),
+    _s("b", "column", "index", "the agent's n_envs", "—", "columns", "rollout.Rollout.shape", r"(?<![A-Za-z])b(?![A-Za-z_])"),
+    _s("l", "steps ahead of t", "index", "—", "—", "steps", "theory.psi.gae", r"(?<![A-Za-z])l(?![A-Za-z])"),
+    _s("i, j", "entries of the batch", "index", "—", "—", "—", "theory.psi.mean_baseline", r"(?<![A-Za-z])[ij](?![A-Za-z])"),
 )
 # fmt: on
 
-WORDS = {"min", "max", "clip", "log", "where", "the", "above", "dual", "else", "stays", "over", "falls", "E", "and"}
+WORDS = {"min", "max", "clip", "log", "where", "the", "above", "dual", "else", "stays", "over", "falls", "and"}
 """What else a formula may contain: operators, and these words."""
 
 
 @cache
 def _finder() -> re.Pattern[str]:
-    words = [rf"(?P<word{i}>\b{word}\b)" for i, word in enumerate(sorted(WORDS))]
+    words = [r"E(?=_\{)", *(rf"\b{word}\b" for word in sorted(WORDS))]
     signs = sorted(enumerate(SYMBOLS), key=lambda pair: -len(pair[1].sign))
     return re.compile("|".join([*(f"(?P<sign{i}>{symbol.regex})" for i, symbol in signs), *words]))
 

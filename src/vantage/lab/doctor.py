@@ -137,8 +137,11 @@ def policy_stands(run: Curves) -> Finding | None:
 @rule
 def critic_explains_nothing(run: Curves) -> Finding | None:
     """A critic no better than a constant, where there was something to explain."""
-    share = run.late("train/explained_variance")
-    if share is None or share > 0.05 or _solved(run):
+    share, losses = run.late("train/explained_variance"), run.all("train/value_loss")
+    fitted = bool(losses) and losses[-1] <= 0.1 * max(
+        losses
+    )  # then targets hardly vary, and nothing is left to explain
+    if share is None or share > 0.05 or fitted:
         return None
     return Finding(
         rule="critic_explains_nothing",

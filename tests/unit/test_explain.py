@@ -1,0 +1,201 @@
+"""Explanations: generated from the recipe that is run, complete, and different where the recipe is."""
+
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import vantage as vt
+from tests.architecture.source import PACKAGE
+from vantage.explain import METRICS
+from vantage.explain.choices import choices, convert, field_docs, write
+from vantage.explain.recipe import explain_recipe
+from vantage.explain.symbols import SYMBOLS, unknown
+from vantage.recipe import RECIPES, Coefficient, CriticLoss, GroupMean, Objective, Psi, Reduction
+from vantage.theory import psi as weights
+
+PSIS = [kind() for kind in choices(Psi).values()] + [
+    vt.RewardToGo(baseline=baseline)
+    for baseline in (vt.LearnedBaseline(), vt.StateMean(leave_one_out=True), vt.BatchMean(), GroupMean())
+]
+OBJECTIVES = [
+    vt.Ratio(), vt.Clip(), vt.Clip(high=0.3), vt.Clip(dual=3.0), vt.Clip(low=vt.Linear(0.2)), vt.Penalty(),
+    vt.Penalty(rule=vt.PaperTarget()), vt.Penalty(rule=vt.Proportional()), vt.Penalty(rule=None),
+]  # fmt: skip
+REDUCTIONS = [vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=5.0)]
+
+
+def every_recipe() -> list[vt.Recipe]:
+    return [
+        *(build() for build in RECIPES.values()),
+        *(vt.Recipe(psi=psi) for psi in PSIS),
+        *(vt.Recipe(objective=objective) for objective in OBJECTIVES),
+        *(vt.Recipe(critic=kind()) for kind in choices(CriticLoss).values()),
+        *(vt.Recipe(reduction=reduction) for reduction in REDUCTIONS),
+        vt.Recipe(ent_coef=0.01, target_kl=0.02, whiten=None, time_weighting="discounted", recompute_advantages=True),
+        vt.Recipe(psi=vt.RewardToGo(), critic=None),
+    ]
+
+
+@pytest.mark.parametrize("recipe", every_recipe(), ids=lambda recipe: explain_recipe(recipe).title)
+def test_every_symbol_of_every_formula_is_in_the_table(recipe):
+    found = explain_recipe(recipe)
+    assert not [text for text in found.formulas if unknown(text)]
+    listed = {row["symbol"] for row in found.rows()}
+    assert len(listed) > 4
+    assert all(row["kind"] and row["by"] for row in found.rows())
+    assert "E_{" in found.objective or "Σ" in found.objective
+    assert str(found)
+
+
+def test_all_alternatives_are_covered():
+    assert {type(psi) for psi in PSIS} == set(choices(Psi).values())
+    assert {type(x) for x in OBJECTIVES} | {vt.Likelihood} == set(choices(Objective).values())
+    assert {type(x) for x in REDUCTIONS} == set(choices(Reduction).values())
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS, ids=lambda symbol: symbol.sign)
+def test_each_symbol_names_something_that_exists(symbol):
+    parts = symbol.by.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module("vantage." + ".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        rest = parts[cut:]
+        break
+    for name in rest:
+        assert hasattr(found, name) or name in getattr(found, "__dataclass_fields__", {})
+        found = getattr(found, name, None)
+
+
+def test_choices_change_formula_and_symbols():
+    plain, other = vt.explain("ppo"), vt.explain("ppo", psi="td", objective="penalty")
+    assert "min(" in plain.objective
+    assert "KL(π_old(·|s_t) ‖ π_θ(·|s_t))" in other.objective
+    before, after = ({row["symbol"] for row in found.rows()} for found in (plain, other))
+    assert {"λ", "ε", "Â_t"} <= before - after
+    assert {"β", "KL(π_old‖π_θ)", "KL_max"} <= after - before
+    assert any(str(one).startswith("Ψ_t = (δ_t − mean)") for one in other.where)
+    assert any("β ← β · factor" in line for line in other.update)
+
+
+def test_the_sampling_policy_stands_under_the_expectation():
+    assert vt.explain("a2c").objective.startswith("E_{s_t, a_t ∼ π_θ}[")
+    assert vt.explain("ppo").objective.startswith("E_{s_t, a_t ∼ π_old}[")
+    assert vt.explain("reinforce").objective.startswith("E_{τ ∼ π_θ}[ Σ_t")
+
+
+def test_critics_have_their_own_width():
+    found = vt.explain("ppo", critic="clipped:width=3")
+    assert found.critic is not None
+    assert "max((V_φ − R_t)², (V^CLIP − R_t)²)" in found.critic
+    assert next(row for row in found.rows() if row["symbol"] == "ε_v")["what"].endswith("3")
+    assert next(row for row in found.rows() if row["symbol"] == "ε")["what"].endswith("0.2")
+
+
+def test_whitening_entropy_and_discount_are_seen():
+    found = vt.explain("ppo", whiten="none", ent_coef="lin_0.01", time_weighting="discounted")
+    assert "c_ent H(π_θ(·|s_t))" in found.objective
+    assert any(str(one) == "Ψ_t = γ^t Â_t" for one in found.where)
+    assert any("from 0.01 to 0" in line for line in found.update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubled:
+    """A Ψ of a user's own."""
+
+    needs_value = True
+    counts_from_start = False
+
+    def __call__(self, r: Any) -> tuple[Any, Any]:
+        delta = weights.td_error(r.signal, r.value, r.next_value, r.discount)
+        return 2.0 * delta, delta + r.value
+
+
+def test_a_type_of_ones_own_is_read_from_its_code():
+    recipe = vt.Recipe(whiten=None)
+    object.__setattr__(recipe, "psi", Doubled())  # the tests' type checker admits only the library's own
+    found = explain_recipe(recipe)
+    assert any(str(one) == "Ψ_t = 2.0 δ_t" for one in found.where)
+
+
+def test_unknown_words_suggest_the_nearest():
+    with pytest.raises(ValueError, match="did you mean ppo"):
+        vt.explain("ppoo")
+    with pytest.raises(ValueError, match="did you mean psi"):
+        vt.explain("ppo", psy="td")
+    with pytest.raises(ValueError, match="train/approx_kl"):
+        vt.explain("train/aprox_kl")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_has_formula_and_unit(name):
+    found = vt.explain(name)
+    assert found.formula
+    assert found.unit
+    assert str(found).startswith(name)
+
+
+def test_metric_formulas_come_from_docstrings():
+    found = vt.explain("train/approx_kl")
+    assert found.formula == "k3 = q(x)/p(x) − 1 − log(q(x)/p(x))"
+    assert found.unit == "nats"
+    assert found.by == "theory.divergences.k3"
+
+
+def test_every_metric_that_is_logged_is_explained():
+    sources = [*(PACKAGE / "control").glob("*.py"), PACKAGE / "theory" / "loss.py", PACKAGE / "loop.py"]
+    logged = {name for path in sources for name in re.findall(r'"((?:train|rollout|time)/\w+)"', path.read_text())}
+    assert "train/approx_kl" in logged
+    assert logged <= METRICS.keys()
+
+
+def test_the_module_is_the_function():
+    importlib.import_module("vantage.explain")
+    assert "Clip" in vt.explain("ppo").title
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("0.2", Coefficient, 0.2),
+        ("lin_0.2", Coefficient, vt.Linear(0.2)),
+        ("lin_0.2:0.05", Coefficient, vt.Linear(0.2, 0.05)),
+        ("none", Coefficient | None, None),
+        ("1e5", int, 100_000),
+        ("64,32", tuple[int, ...], (64, 32)),
+        ("td", Psi, vt.TDError()),
+        ("gae:0.9", Psi, vt.GAE(lam=0.9)),
+        ("k-step:k=3", Psi, vt.KStep(k=3)),
+        ("reward-to-go:baseline=state-mean", Psi, vt.RewardToGo(baseline=vt.StateMean())),
+        ("true", bool, True),
+    ],
+)
+def test_text_becomes_a_value_and_back(text, annotation, value):
+    assert convert(text, annotation) == value
+    assert convert(write(value), annotation) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "part"),
+    [
+        ("abc", Coefficient, "lin_0.2"),
+        ("lin_abc", Coefficient, "'abc'"),
+        ("1.5", int, "int"),
+        ("maybe", bool, "true"),
+        ("gaee", Psi, "did you mean gae"),
+        ("gae:lamb=1", Psi, "did you mean lam"),
+        ("gae:2", Psi, "λ lies between"),
+    ],
+)
+def test_text_that_means_nothing(text, annotation, part):
+    with pytest.raises(ValueError, match=part):
+        convert(text, annotation)
+
+
+def test_field_docs_are_the_fields_own():
+    assert field_docs(vt.Recipe)["n_epochs"].startswith("k: how often")
+    assert field_docs(vt.Recipe).keys() == vt.Recipe.__dataclass_fields__.keys()
