@@ -12,7 +12,7 @@ STEPS = "time/total_timesteps"
 Row = dict[str, float]
 
 
-def read(path: Path, until: float = float("inf")) -> list[Row]:
+def read(path: Path, until: int | float = float("inf")) -> list[Row]:
     """The rows of a metrics file up to a number of steps; a row cut off by a crash is left out."""
     if not path.is_file():
         return []

@@ -1,0 +1,178 @@
+"""The command line at work: train, stop, resume, evaluate, play."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vantage.cli import main
+from vantage.runs import load
+from vantage.runs.folder import RunFolder
+
+SHORT = ["CartPole-v1", "--n-envs", "2", "--n-steps", "32", "--n-epochs", "2", "--hidden", "8"]
+STEPS = 640
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The metrics of a run without those that depend on the clock."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [
+            {name: x for name, x in row.items() if name not in ("time/fps", "time/time_elapsed")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def parameters(folder: Path) -> dict[str, np.ndarray]:
+    arrays, _ = load(RunFolder(folder).agent)
+    flat: dict[str, np.ndarray] = {}
+
+    def walk(tree, prefix):
+        for name, x in tree.items():
+            walk(x, f"{prefix}{name}/") if isinstance(x, dict) else flat.update({prefix + name: x})
+
+    walk(arrays, "")
+    return flat
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run that was never interrupted."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["train", *SHORT, "--steps", str(STEPS), "--out", str(path)]) == 0
+    return path
+
+
+def test_what_a_run_leaves(finished):
+    names = {path.name.split(".")[0] for path in finished.iterdir()}
+    assert {"config", "metrics", "checkpoint", "agent", "learning_curve", "events"} <= names
+    assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+    config = json.loads((finished / "config.json").read_text())
+    assert config["env"] == "CartPole-v1"
+    assert config["settings"]["n_steps"] == 32
+    steps = [float(row["time/total_timesteps"]) for row in rows(finished)]
+    assert steps == sorted(steps)
+    assert steps[-1] >= STEPS
+
+
+def test_tensorboard_reads_stable_baselines_names(finished):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(finished)).Reload()
+    names = set(events.Tags()["scalars"])
+    assert {
+        "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "time/total_timesteps", "train/approx_kl",
+        "train/clip_fraction", "train/clip_range", "train/entropy_loss", "train/explained_variance",
+        "train/learning_rate", "train/loss", "train/n_updates", "train/policy_gradient_loss", "train/value_loss",
+    } <= names  # fmt: skip
+    logged = [event.value for event in events.Scalars("train/loss")]
+    assert np.allclose(logged, [float(row["train/loss"]) for row in rows(finished)])
+
+
+def test_an_existing_run_is_not_overwritten(finished, capsys):
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert main(["train", *SHORT, "--steps", "64", "--out", str(finished)]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    assert main(["train", "--resume", str(finished)]) == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_evaluate_play_and_info(finished, tmp_path, capsys):
+    assert main(["eval", str(finished), "--episodes", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["returns"]) == 3
+    assert np.isclose(found["mean"], np.mean(found["returns"]))
+    gif = tmp_path / "a.gif"
+    assert main(["play", str(finished), "--gif", str(gif), "--max-frames", "5"]) == 0
+    assert gif.read_bytes()[:4] == b"GIF8"
+    capsys.readouterr()
+    assert main(["info", str(finished)]) == 0
+    assert "CartPole-v1" in capsys.readouterr().out
+
+
+def test_json_is_all_that_stands_on_stdout(tmp_path, capsys):
+    argv = ["train", *SHORT, "--steps", "128", "--out", str(tmp_path / "run"), "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] >= 128
+    assert len(found["verdict"]) == 3
+    assert found["stopped"] is None
+
+
+def test_plain_lines_without_a_terminal(tmp_path, capsys):
+    assert main(["train", *SHORT, "--steps", "128", "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "explained variance" in out
+    assert "n_minibatches" in out
+    assert "vantage eval" in out
+
+
+def test_until_ends_a_run(tmp_path, capsys):
+    argv = ["train", *SHORT, "--steps", "20000", "--until", "5", "--out", str(tmp_path / "run"), "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stopped"] == "callback"
+    assert 100 * 8 < found["steps"] < 20000  # a hundred episodes must have ended
+
+
+def test_interrupted_then_resumed_equals_uninterrupted(tmp_path, capsys):
+    """Ctrl-C in the middle: a checkpoint that loads, and a resumed run that ends with the same bits."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    argv = ["train", *SHORT, "--steps", "6400"]
+    program = [sys.executable, "-c", "import sys; from vantage.cli import main; sys.exit(main(sys.argv[1:]))"]
+    run = subprocess.Popen(
+        [*program, *argv, "--out", str(cut)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and run.poll() is None:
+        if (cut / "metrics.csv").exists() and len(rows(cut)) >= 3:
+            break
+        time.sleep(0.002)
+    run.send_signal(signal.SIGINT)
+    told, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, told
+    assert f"vantage train --resume {cut}" in told
+    seen = len(rows(cut))
+    assert 3 <= seen < 100
+    assert load(RunFolder(cut).checkpoint)[1]["counters"]["steps"] > 0
+
+    assert main(["train", "--resume", str(cut)]) == 0
+    assert main([*argv, "--out", str(whole)]) == 0
+    assert rows(cut) == rows(whole)
+    resumed, uninterrupted = parameters(cut), parameters(whole)
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(np.array_equal(x, uninterrupted[name]) for name, x in resumed.items())
+
+
+def test_rows_behind_the_checkpoint_are_dropped(finished, tmp_path):
+    """A kill between a checkpoint and the next leaves rows that the resumed run makes again."""
+    from vantage.runs.log import read
+
+    kept = read(finished / "metrics.csv", until=200)
+    assert 0 < len(kept) < len(rows(finished))
+    assert all(row["time/total_timesteps"] <= 200 for row in kept)
+    torn = tmp_path / "metrics.csv"
+    torn.write_text((finished / "metrics.csv").read_text()[:-40])
+    assert len(read(torn)) == len(rows(finished)) - 1
+
+
+def test_a_full_disk_during_the_run_is_one_sentence(tmp_path, capsys, monkeypatch):
+    from vantage.runs import log
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log, "_cells", full)
+    assert main(["train", *SHORT, "--steps", "128", "--out", str(tmp_path / "run")]) == 1
+    assert "full disk" in capsys.readouterr().err
