@@ -1,0 +1,56 @@
+"""The proof: every claim of the theory, checked on this machine against values derived independently."""
+
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+from vantage.verify import claims as _claims  # noqa: F401 - registers every claim
+from vantage.verify.backend import BACKENDS, installed
+from vantage.verify.claim import CLAIMS, Check, Claim
+from vantage.verify.planted import BUGS, Bug
+from vantage.verify.report import Report, Row
+
+__all__ = ["BACKENDS", "BUGS", "CLAIMS", "Bug", "Check", "Claim", "Report", "Row", "run", "select"]
+
+
+def select(section: str | None = None) -> list[Claim]:
+    """The claims of a section ("8", "8.3"), or the one with this id, or all; in the order of the theory.
+
+    Raises ValueError if there is none.
+    """
+    found = [c for c in CLAIMS.values() if section is None or c.id == section or f"{c.id}.".startswith(f"{section}.")]
+    if not found:
+        known = ", ".join(sorted({c.section for c in CLAIMS.values()}))
+        raise ValueError(f"section = {section!r}: no claim there; there are claims in {known}")
+    return sorted(found, key=lambda c: tuple(int(n) for n in c.section.split(".")))
+
+
+def run(section: str | None = None, mutate: str | None = None, backends: Iterable[str] | None = None) -> Report:
+    """Check the claims of a section, or all, on the named array libraries, or all that are installed.
+
+    `mutate` plants the known bug of that name first: then claims must fail.
+    Raises ValueError for an unknown section, bug or backend.
+    """
+    wanted = list(BACKENDS if backends is None else backends)
+    for name in wanted:
+        if name not in BACKENDS:
+            raise ValueError(f"backend = {name!r}: choose among {', '.join(BACKENDS)}")
+    present = [name for name in wanted if installed(name)]
+    bug = None if mutate is None else BUGS.get(mutate)
+    if mutate is not None and bug is None:
+        raise ValueError(f"mutate = {mutate!r}: the known bugs are {', '.join(BUGS)}")
+    chosen, start = select(section), time.perf_counter()
+    with bug.planted() if bug else nullcontext():
+        rows = _rows(chosen, present)
+    skipped = tuple(name for name in wanted if name not in present)
+    seconds = time.perf_counter() - start
+    return Report(rows=rows, backends=tuple(present), skipped=skipped, mutation=mutate, seconds=seconds)
+
+
+def _rows(chosen: list[Claim], present: list[str]) -> tuple[Row, ...]:
+    """A row each, on all cores: most of the time goes into JAX compiling, which needs no lock."""
+    made = {name: BACKENDS[name]() for name in present}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(pool.map(lambda c: Row.of(c, {n: on for n, on in made.items() if c.runs_on(n)}), chosen))
