@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     from vantage.runs.folder import RunFolder
 
     options = [option for option in of_fields(Run, "run") if option.name in ("steps", "out")]
-    given: dict[str, Any] = {"ENV": ENV, "until": SOLVED, "seed": 0, **Parser("demo", options).read(argv)}
+    given: dict[str, Any] = {"ENV": ENV, "until": SOLVED, **Parser("demo", options).read(argv)}
     out = live.console()
     result = start(given, out)
     if result["stopped"] == "interrupt":

@@ -205,7 +205,7 @@ def fell_back(run: Curves) -> Finding | None:
     return Finding(
         rule="fell_back",
         problem="The policy has lost what it had learned",
-        evidence=f"the return was {best:.4g} at its best and {last:.4g} at the end",
+        evidence=f"the return was {best:.4g} at its best and is {last:.4g} at the end",
         remedy="Let the step size fall with --lr lin_3e-4 and --clip-range lin_0.2, or set --target-kl 0.02",
     )
 
@@ -213,6 +213,12 @@ def fell_back(run: Curves) -> Finding | None:
 def _entropy(run: Curves) -> tuple[float | None, float | None]:
     first, last = run.early("train/entropy_loss"), run.late("train/entropy_loss")
     return (None if first is None else -first), (None if last is None else -last)
+
+
+def _fitted(run: Curves) -> bool:
+    """Whether the critic's loss has fallen tenfold: then targets hardly vary, and nothing is left to explain."""
+    losses = run.all("train/value_loss")
+    return bool(losses) and losses[-1] <= 0.1 * max(losses)
 
 
 def _improved(run: Curves) -> bool:
@@ -262,7 +268,7 @@ def _health(run: Curves) -> str:
         return f"{len(run.rows)} updates are too few to judge its health."
     facts = []
     share, kl, clip = (run.late(f"train/{name}") for name in ("explained_variance", "approx_kl", "clip_fraction"))
-    if share is not None:
+    if share is not None and not (share < 0.5 and _fitted(run)):
         facts.append(f"the critic explains {share:.0%} of the variance")
     if kl is not None:
         facts.append(f"KL is {kl:.2g} nats an update")
