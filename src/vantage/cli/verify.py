@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check claims; 0 if all hold, 1 if one fails, which is what a planted bug must lead to, 2 for bad options."""
+    """Check claims; 0 if all hold, 1 if one fails, as it must with a planted bug, 2 for bad options."""
     given = parser().parse_args(argv)
     try:
         if given.list:
@@ -66,7 +66,7 @@ def _show(report: Report) -> None:
     width = max(shutil.get_terminal_size().columns, NARROWEST) if terminal else WIDTH
     console = Console(width=width, highlight=False, no_color=not terminal, soft_wrap=True)
     longest = max(len(row.claim.id) for row in report.rows)
-    formula = width - longest - 2 * (NUMBER + 1) - 8 - sum(len(b) + 1 for b in report.backends)
+    formula = width - longest - 2 * (NUMBER + 1) - 10 - sum(len(b) + 1 for b in report.backends)
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     table.add_column("claim", width=longest, no_wrap=True)
     table.add_column("formula", width=formula, no_wrap=True, overflow="ellipsis")
@@ -101,9 +101,7 @@ def summary(report: Report) -> str:
     if report.failed:
         caught = ", ".join(row.claim.id for row in report.failed)
         return f"{line}\nCaught by {caught}."
-    if bug.touches_claims:
-        return f"{line}\nNOT CAUGHT."
-    return f"{line}\nNot for claims, which do not run the training loop; its test is {', '.join(bug.guards)}."
+    return f"{line}\nNOT CAUGHT."
 
 
 def _numbers(row: Row) -> tuple[str, str, str]:

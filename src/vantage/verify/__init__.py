@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from difflib import get_close_matches
 
 from vantage.verify import claims as _claims  # noqa: F401 - registers every claim
 from vantage.verify.backend import BACKENDS, installed
@@ -38,15 +39,28 @@ def run(section: str | None = None, mutate: str | None = None, backends: Iterabl
         if name not in BACKENDS:
             raise ValueError(f"backend = {name!r}: choose among {', '.join(BACKENDS)}")
     present = [name for name in wanted if installed(name)]
-    bug = None if mutate is None else BUGS.get(mutate)
-    if mutate is not None and bug is None:
-        raise ValueError(f"mutate = {mutate!r}: the known bugs are {', '.join(BUGS)}")
+    bug = None if mutate is None else _claimed(mutate)
     chosen, start = select(section), time.perf_counter()
     with bug.planted() if bug else nullcontext():
         rows = _rows(chosen, present)
     skipped = tuple(name for name in wanted if name not in present)
     seconds = time.perf_counter() - start
     return Report(rows=rows, backends=tuple(present), skipped=skipped, mutation=mutate, seconds=seconds)
+
+
+def _claimed(name: str) -> Bug:
+    """The bug of this name, if claims can tell."""
+    if name not in BUGS:
+        near = get_close_matches(name, BUGS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the known bugs are {', '.join(BUGS)}"
+        raise ValueError(f"mutate = {name!r}: {hint}")
+    bug = BUGS[name]
+    if not bug.touches_claims:
+        tests = " and ".join(bug.guards)
+        raise ValueError(
+            f"mutate = {name!r}: no claim runs the training loop; {tests} in tests/planted catches this bug"
+        )
+    return bug
 
 
 def _rows(chosen: list[Claim], present: list[str]) -> tuple[Row, ...]:

@@ -28,22 +28,23 @@ class Check:
     @property
     def deviation(self) -> float:
         """max |got − expected| for = and ≠; for ≥ and ≤ by how much the worst entry violates it. NaN if either is."""
-        difference = np.subtract(*np.broadcast_arrays(self.got, self.expected), dtype=np.float64)
-        difference = np.where(np.equal(self.got, self.expected), 0.0, difference)  # ∞ = ∞
-        if difference.size == 0:
+        got, expected = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (self.got, self.expected)))
+        if got.size == 0:
             return float("nan")
-        if self.relation == "≥":
-            return max(0.0, float(np.max(-difference)))
-        if self.relation == "≤":
-            return max(0.0, float(np.max(difference)))
-        return float(np.max(np.abs(difference)))
+        difference = np.where(got == expected, 0.0, got - np.where(got == expected, 0.0, expected))  # ∞ = ∞
+        violation = {"≥": np.clip(-difference, 0.0, None), "≤": np.clip(difference, 0.0, None)}
+        return float(np.max(violation.get(self.relation, np.abs(difference))))
 
     @property
     def passed(self) -> bool:
-        """Whether it holds; NaN never does."""
+        """Whether it holds; NaN never does, nor does a comparison of nothing."""
+        off = self.deviation
         if self.relation == "≠":
-            return self.deviation > self.tolerance
-        return self.deviation <= self.tolerance * max(1.0, float(np.max(np.abs(self.expected))))
+            return off > self.tolerance
+        if not np.isfinite(off):
+            return False
+        size = float(np.max(np.abs(self.expected)))
+        return off <= self.tolerance * (max(1.0, size) if np.isfinite(size) else 1.0)
 
 
 def equal(expected: Array, got: Array, what: str = "", tol: float = TOLERANCE) -> Check:

@@ -44,7 +44,7 @@ def collector_keeps_filler(right):
     seen_in="copies of CleanRL",
 )
 def done_one_row_late(right):
-    """ "This row begins an episode" is read as "this row ends one"."""
+    """The flag of a row that begins an episode is read as the flag of one that ends it."""
 
     def rollout(self, *args):
         columns = right(self, *args)
@@ -98,10 +98,9 @@ def statistics_move_first(right):
     """The normaliser has seen the rollout before the networks are asked about it."""
 
     def collect(self, recipe):
+        from vantage.control.normalise import observe
+
         rollout = right(self, recipe)
-        observation = rollout.observation
-        if self._observed is not None:
-            observation = ((observation - self._observed.mean) * self._observed.scale).astype(observation.dtype)
-        return replace(rollout, observation=observation)
+        return replace(rollout, observation=observe(self._observed, rollout.observation))
 
     return collect

@@ -1,0 +1,56 @@
+"""What the training loop must keep to. Each test is the guard of a bug in `vantage.verify.mistakes_in_control`."""
+
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+import vantage as vt
+from tests.worlds.control_envs import Counter, Vectorised
+from tests.worlds.test_control_collect import agent, collected
+from vantage.control import update
+from vantage.control.normalise import Moments, observe
+
+SAME_STEP = Vectorised(Counter, AutoresetMode.SAME_STEP)
+NEXT_STEP = Vectorised(Counter, AutoresetMode.NEXT_STEP)
+
+
+def test_reached_is_the_final_observation():
+    rollout, made = collected(SAME_STEP)
+    np.testing.assert_array_equal(made.world._reached, np.asarray(rollout.observation) + np.array([0, 1], np.float32))
+
+
+def test_filler_is_masked():
+    rollout, _ = collected(NEXT_STEP)
+    np.testing.assert_array_equal(~rollout.mask[1:], (rollout.last & rollout.mask)[:-1])
+
+
+def test_episodes_end_where_they_end():
+    rollout, _ = collected(SAME_STEP)
+    begins = np.asarray(rollout.observation)[..., 1] == 0
+    np.testing.assert_array_equal(rollout.last[:-1], begins[1:])
+
+
+def test_a_time_limit_keeps_its_discount():
+    rollout, _ = collected(SAME_STEP, gamma=0.5)
+    cut = np.asarray(rollout.observation)[..., 0] % 2 == 1
+    assert (rollout.discount[rollout.last & cut] == 0.5).all()
+    assert (rollout.discount[:-1][(rollout.last & ~cut)[:-1]] == 0.0).all()
+
+
+def test_the_norm_is_clipped():
+    np.testing.assert_allclose(update._clip(jnp.array([3.0, 4.0]), 1.0), [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(update._clip(jnp.array([0.3, 0.4]), 1.0), jnp.array([0.3, 0.4]))
+
+
+def test_beta_moves_once():
+    recipe = vt.PPOPenalty(beta=1.0, rule=vt.Thresholds(kl_max=0.02))
+    rollout, made = collected(SAME_STEP, recipe)
+    made.world._move_beta(recipe, rollout, kl=1.0)
+    assert made.world.beta == 2.0
+
+
+def test_statistics_wait_for_the_rollout():
+    raw, _ = collected(SAME_STEP)
+    seen, made = collected(SAME_STEP, normalise_observation=True)
+    np.testing.assert_array_equal(seen.observation, observe(Moments.fresh((2,)), np.asarray(raw.observation)))
+    assert agent(SAME_STEP, normalise_observation=True).world.moments.count < made.world.moments.count
