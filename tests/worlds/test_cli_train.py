@@ -1,6 +1,7 @@
 """The command line at work: train, stop, resume, evaluate, play."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from rich.console import Console
 
 from vantage.cli import main
 from vantage.runs import load
@@ -176,3 +180,54 @@ def test_a_full_disk_during_the_run_is_one_sentence(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(log, "_cells", full)
     assert main(["train", *SHORT, "--steps", "128", "--out", str(tmp_path / "run")]) == 1
     assert "full disk" in capsys.readouterr().err
+
+
+class Broken(gym.Env):
+    """Rewards stop being finite after a while."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.total = self.time = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.total, self.time = self.total + 1, self.time + 1
+        return np.zeros(2, np.float32), float("nan") if self.total > 200 else 1.0, self.time >= 10, False, {}
+
+
+def test_a_reward_that_is_not_finite_ends_the_run_with_its_last_checkpoint(tmp_path, capsys):
+    gym.register("Broken-v0", Broken)
+    try:
+        argv = ["train", "Broken-v0", *SHORT[1:], "--steps", "6400", "--out", str(tmp_path / "run")]
+        assert main(argv) == 1
+        told = capsys.readouterr().err
+        assert "not finite" in told.splitlines()[-1]
+        assert f"--resume {tmp_path / 'run'}" in told
+        assert load(RunFolder(tmp_path / "run").checkpoint)[1]["counters"]["steps"] > 0
+    finally:
+        del gym.registry["Broken-v0"]
+
+
+def test_on_a_terminal_there_is_a_bar():
+    from vantage.cli import live
+    from vantage.loop import Report, Update
+
+    file = io.StringIO()
+    out = Console(file=file, force_terminal=True, width=100)
+    bar = live.display(out)
+    assert isinstance(bar, live.Bar)
+    metrics = {"rollout/ep_rew_mean": 123.4, "train/kl": 0.01, "train/explained_variance": 0.5}
+    bar.on_start(SimpleNamespace(steps=0), None, 1000)
+    update = object.__new__(Update)  # of an update the bar reads these two
+    vars(update).update(steps=500, metrics=metrics)
+    bar.on_update(update)
+    bar.on_end(Report(rows=[metrics]))
+    shown = file.getvalue()
+    assert "500 of 1,000 steps" in shown
+    assert "123.4" in shown

@@ -10,6 +10,8 @@ Row = Mapping[str, float]
 LEAST = 5
 """Updates below which a run says nothing yet."""
 RETURN = "rollout/ep_rew_mean"
+KL_MUCH, CLIP_MUCH = 0.05, 0.4
+"""Above which an update has gone too far: nats, and share of the ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,25 +104,24 @@ def act_mismatch(run: Curves) -> Finding | None:
 @rule
 def policy_jumps(run: Curves) -> Finding | None:
     """Updates so large that the old data says nothing about the new policy."""
-    kl, clip = run.late("train/approx_kl"), run.late("train/clip_fraction")
-    if (kl or 0.0) > 0.05 or (clip or 0.0) > 0.4:
-        evidence = f"KL is {kl:.2g} nats an update" if kl is not None else ""
-        evidence += (" and " if evidence and clip is not None else "") + (
-            f"{clip:.0%} of the ratios are clipped" if clip is not None else ""
-        )
-        return Finding(
-            rule="policy_jumps",
-            problem="The policy moves too far in each update",
-            evidence=f"{evidence}, where 0.05 and 40% are much",
-            remedy="Lower --lr threefold, or set --target-kl 0.02, or use fewer --n-epochs",
-        )
-    return None
+    kl, clip = _kl(run), run.late("train/clip_fraction")
+    facts = []
+    if kl is not None and kl > KL_MUCH:
+        facts.append(f"KL is {kl:.2g} nats an update, where {KL_MUCH} is much")
+    if clip is not None and clip > CLIP_MUCH:
+        facts.append(f"{clip:.0%} of the ratios are clipped, where {CLIP_MUCH:.0%} is much")
+    return None if not facts else Finding(
+        rule="policy_jumps",
+        problem="The policy moves too far in each update",
+        evidence=" and ".join(facts),
+        remedy="Lower --lr threefold, or set --target-kl 0.02, or use fewer --n-epochs",
+    )  # fmt: skip
 
 
 @rule
 def policy_stands(run: Curves) -> Finding | None:
     """Updates so small that nothing is learned."""
-    kl = run.late("train/approx_kl")
+    kl = _kl(run)
     if kl is None or abs(kl) > 1e-5 or not run.all("train/learning_rate"):
         return None
     rates = run.all("train/learning_rate")
@@ -129,7 +130,7 @@ def policy_stands(run: Curves) -> Finding | None:
     return Finding(
         rule="policy_stands",
         problem="The policy hardly moves",
-        evidence=f"KL is {kl:.1g} nats an update, where 0.001 to 0.02 is usual",
+        evidence=f"KL is {abs(kl):.1g} nats an update, where 0.001 to 0.02 is usual",
         remedy="Raise --lr threefold, or use more --n-epochs",
     )
 
@@ -210,6 +211,12 @@ def fell_back(run: Curves) -> Finding | None:
     )
 
 
+def _kl(run: Curves) -> float | None:
+    """How far an update moves the policy: exact where it is known, else the estimate of the last minibatches."""
+    exact = run.late("train/kl")
+    return run.late("train/approx_kl") if exact is None else exact
+
+
 def _entropy(run: Curves) -> tuple[float | None, float | None]:
     first, last = run.early("train/entropy_loss"), run.late("train/entropy_loss")
     return (None if first is None else -first), (None if last is None else -last)
@@ -267,7 +274,7 @@ def _health(run: Curves) -> str:
     if len(run.rows) < LEAST:
         return f"{len(run.rows)} updates are too few to judge its health."
     facts = []
-    share, kl, clip = (run.late(f"train/{name}") for name in ("explained_variance", "approx_kl", "clip_fraction"))
+    share, kl, clip = run.late("train/explained_variance"), _kl(run), run.late("train/clip_fraction")
     if share is not None and not (share < 0.5 and _fitted(run)):
         facts.append(f"the critic explains {share:.0%} of the variance")
     if kl is not None:

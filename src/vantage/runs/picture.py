@@ -9,7 +9,7 @@ Row = Mapping[str, float]
 INK, ACCENT, FAINT = "#1f2933", "#2f6fde", "#9aa5b1"
 HEALTH = (
     ("train/explained_variance", "explained variance", (-0.25, 1.05)),
-    ("train/approx_kl", "KL per update (nats)", None),
+    ("train/kl", "KL per update (nats)", None),
     ("train/entropy_loss", "entropy (nats)", None),
 )
 """The small panels: metric, title, limits."""
@@ -39,7 +39,7 @@ def learning_curve(rows: Sequence[Row], path: Path, *, title: str, goal: float |
         if limits:
             axes.set_ylim(*limits)
     for axes in figure.axes:
-        _calm(axes)
+        calm(axes)
     figure.savefig(path)
 
 
@@ -52,7 +52,7 @@ def _line(axes: Any, rows: Sequence[Row], name: str, *, width: float, sign: floa
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=FAINT, fontsize=8)
 
 
-def _calm(axes: Any) -> None:
+def calm(axes: Any) -> None:
     """Thin grey axes, a light horizontal grid, steps as 20k."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
