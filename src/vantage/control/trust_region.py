@@ -1,0 +1,157 @@
+"""TRPO's move of the actor: a natural step by conjugate gradients, shortened until it keeps to its trust region."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Float
+
+from vantage.control.coefficients import numbers, refill, structure
+from vantage.control.model import Model
+from vantage.control.update import outputs
+from vantage.recipe import Recipe, TrustRegion
+from vantage.rollout import Rollout
+from vantage.theory import reduce
+from vantage.theory.loss import loss
+
+Array = Any
+Product = Callable[[Array], Array]
+RESIDUAL = 1e-6
+"""Conjugate gradients end at ‖g − (F + damping) s‖ ≤ this · ‖g‖: float32 holds no better."""
+
+
+class Surrogate(NamedTuple):
+    """A recipe as `theory.loss` reads it, without its critic: what the actor alone is to improve."""
+
+    objective: TrustRegion
+    ent_coef: Any
+    whiten: Any
+    critic: None = None
+
+
+class Trial(NamedTuple):
+    """One length of the line search: the actor there, its KL from the old one, what it gains, and whether it will do."""
+
+    tried: Array
+    actor: Float[Array, " N"]
+    kl: Array
+    gain: Array
+    accepted: Array
+
+
+def move_actor(
+    model: Model, recipe: Recipe, vector: Float[Array, " P"], rollout: Rollout
+) -> tuple[Float[Array, " P"], dict[str, Array]]:
+    """The parameters after the actor's natural step on the whole rollout; the critic's are not touched.
+
+        maximise L(θ) = reduce(r_t(θ)Ψ_t + c_ent H_t)   subject to   E[KL(π_old‖π_θ)] ≤ δ
+
+    Whole step as in `natural_step`, shortened to `shrink`^i of it until E[KL] ≤ δ and L has grown: both evaluated in
+    float64 at the parameters as they will be stored. If no length does, the parameters come back bit for bit.
+    Source: Schulman et al. (2015) section 6, appendix C; theory 8.4.
+    """
+    with jax.enable_x64(True):  # ty: float32 KLs near δ = 1e-4 err by more than the constraint allows
+        return _move(model, structure(recipe), vector, numbers(recipe), vars(rollout))
+
+
+@partial(jax.jit, static_argnames=("model", "plan"))
+def _move(
+    model: Model, plan: Recipe, vector: Float[Array, " P"], values: list[Any], columns: dict[str, Any]
+) -> tuple[Float[Array, " P"], dict[str, Array]]:
+    recipe, rollout = refill(plan, values), Rollout(**columns)
+    region, batch = recipe.objective, recipe.prepare(rollout)
+    total = recipe.reduction.total(rollout)
+    actor, critic = vector[: model.n_actor], vector[model.n_actor :]
+    seen = {"observation": _real(rollout.observation, rollout.mask), "action": rollout.action}
+    plan_of_actor = Surrogate(region, recipe.ent_coef, recipe.whiten)
+
+    def whole(part: Array) -> Array:
+        return jnp.concatenate([part, critic.astype(part.dtype)])
+
+    def surrogate(part: Array) -> Array:
+        return -loss(plan_of_actor, batch, outputs(model, recipe, whole(part), seen), total=total)[0]
+
+    def divergence(old: Any) -> Product:
+        def kl(part: Array) -> Array:
+            new = model.policy(whole(part), seen["observation"])
+            return reduce.mean(old.kl(new), batch.mask, batch.weight)
+
+        return kl
+
+    gradient = jax.grad(surrogate)(actor)
+    curvature = jax.linearize(jax.grad(divergence(model.policy(vector, seen["observation"]))), actor)[1]
+    step = natural_step(gradient, curvature, region)
+    exact = wide(actor)
+    before = surrogate(exact)
+    old = model.policy(whole(exact), seen["observation"])
+    found = search(actor, step, region, divergence(old), lambda part: surrogate(part) - before)
+    return whole(found.actor), {
+        "train/policy_objective": before,
+        "train/surrogate_gain": found.gain,
+        "train/kl": found.kl,
+        "train/line_search_steps": found.tried,
+        "train/is_line_search_success": found.accepted,
+        "train/first_ratio_deviation": _deviation(model.policy(vector, seen["observation"]), rollout),
+    }
+
+
+def natural_step(gradient: Float[Array, " N"], curvature: Product, region: TrustRegion) -> Float[Array, " N"]:
+    """The step along s = (F + damping)⁻¹g that reaches δ in the quadratic model of the KL with that same matrix.
+
+        √(2δ / sᵀ(F + damping)s) · s
+
+    `curvature` is v ↦ Fv. The damping stands in the length too, as in the paper's code and in Stable-Baselines3, so the
+    true KL of the step falls short of δ rather than past it. Shapes `[N]`. A gradient of 0 gives a step of 0.
+    Source: Schulman et al. (2015) appendix C.
+    """
+    size = jnp.linalg.norm(gradient)
+    unit = gradient / jnp.where(size > 0, size, 1.0)
+
+    def damped(v: Array) -> Array:
+        return curvature(v) + (region.damping * v).astype(v.dtype)
+
+    direction, _ = cg(damped, unit, tol=0.0, atol=RESIDUAL, maxiter=region.cg_steps)
+    quadratic = direction @ damped(direction)
+    length = jnp.sqrt(2.0 * region.delta / jnp.where(size > 0, quadratic, 1.0))
+    return (length * direction).astype(gradient.dtype)
+
+
+def search(
+    actor: Float[Array, " N"], step: Float[Array, " N"], region: TrustRegion, kl: Product, gain: Product
+) -> Trial:
+    """The longest of the steps `shrink`^i · step, i < backtracks, with kl ≤ δ and gain > 0; the actor as it was if none
+    has both.
+
+    `kl` and `gain` are functions of the actor in float64. A step that is 0 or not finite is not tried.
+    """
+
+    def attempt(trial: Trial) -> Trial:
+        moved = (actor + region.shrink**trial.tried * step).astype(actor.dtype)
+        far, more = kl(wide(moved)), gain(wide(moved))
+        return Trial(trial.tried + 1, moved, far, more, (far <= region.delta) & (more > 0))
+
+    nothing = jnp.zeros((), jnp.float64)
+    still = Trial(jnp.int32(0), actor, nothing, nothing, jnp.bool_(False))
+    possible = jnp.isfinite(step).all() & (step != 0).any()
+    last = lax.while_loop(lambda t: possible & ~t.accepted & (t.tried < region.backtracks), attempt, still)
+    return jax.tree.map(partial(jnp.where, last.accepted), last, still._replace(tried=last.tried))
+
+
+def wide(x: Array) -> Array:
+    """x in float64."""
+    return x.astype(jnp.float64)
+
+
+def _real(observation: Any, mask: Array) -> Any:
+    """Observations with 0 in masked rows, lest what stands there reach a gradient as 0 · NaN."""
+    return jax.tree.map(lambda x: jnp.where(mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim)), x, 0), observation)
+
+
+def _deviation(policy: Any, rollout: Rollout) -> Array:
+    """max |π_θ(a_t|s_t)/π_old(a_t|s_t) − 1| before the step: 0 but for rounding."""
+    ratio = importance.ratio(policy.log_prob(rollout.action), rollout.log_prob)
+    return jnp.max(jnp.abs(ratio - 1.0), where=rollout.mask, initial=0.0)
