@@ -28,12 +28,14 @@ def _scan_jax(x, decay):
     from jax import lax
     from jax import numpy as jnp
 
-    def step(y, row):
-        x_t, c_t = row
-        y = x_t + c_t * y
-        return y, y
+    return lax.scan(_step, jnp.zeros_like(x[0]), (x, decay), reverse=True)[1]
 
-    return lax.scan(step, jnp.zeros_like(x[0]), (x, decay), reverse=True)[1]
+
+def _step(y, row):
+    """One row; a function of the module, so that JAX outside of `jit` compiles the scan once, not at each call."""
+    x, decay = row
+    y = x + decay * y
+    return y, y
 
 
 def _scan_doubling(xp, x, decay):
