@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from inspect import signature
 
 import pytest
 
 from vantage.cli import COMMANDS, main, plan, summary
 from vantage.cli.options import lands
-from vantage.recipe import PPO, Clip, Joint, Linear, Penalty, Separate, TDError
+from vantage.recipe import PPO, RECIPES, Clip, Joint, Linear, Penalty, Recipe, Separate, TDError
 from vantage.runs.folder import create, free_name
 
 OUT = ["--out", "nowhere"]
@@ -154,6 +155,9 @@ def test_where_a_preset_keyword_lands():
     assert lands(PPO, "clip_range") == ["objective", "low"]
     assert lands(PPO, "dual_clip") == ["objective", "dual"]
     assert lands(PPO, "gae_lambda") == ["psi", "lam"]
+    for build in RECIPES.values():
+        own = [name for name, p in signature(build).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        assert all(lands(build, name) for name in own if name not in Recipe.__dataclass_fields__), build
 
 
 def test_dry_run_shows_where_settings_come_from_and_leaves_nothing(capsys):

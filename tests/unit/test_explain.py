@@ -22,6 +22,7 @@ PSIS = [kind() for kind in choices(Psi).values()] + [
 ]
 OBJECTIVES = [
     vt.Ratio(), vt.Clip(), vt.Clip(high=0.3), vt.Clip(dual=3.0), vt.Clip(low=vt.Linear(0.2)), vt.Penalty(),
+    vt.TrustRegion(),
     vt.Penalty(rule=vt.PaperTarget()), vt.Penalty(rule=vt.Proportional()), vt.Penalty(rule=None),
 ]  # fmt: skip
 REDUCTIONS = [vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=5.0)]

@@ -55,14 +55,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"vantage {command}", description=summary(command) + ".", allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_width()),
-            usage=f"vantage {command} " + "".join(f"{name.strip('?')} " for name in positional or {}) + "[OPTIONS]",
+            usage=f"vantage {command} " + "".join(f"{name.strip('?*+')} " for name in positional or {}) + "[OPTIONS]",
         )  # fmt: skip
         self._options = {option.name: option for option in options}
         for name, text in (positional or {}).items():
             self.add_argument(
-                name.strip("?[]"),
+                name.strip("?*+"),
                 help=text,
-                nargs="?" if "?" in name or "[" in name else None,
+                nargs=name[-1] if name[-1] in "?*+" else None,
                 default=argparse.SUPPRESS,
             )
         groups: dict[str, Any] = {}
@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """What was given, by name, converted to the fields' types."""
-        found, extra = self.parse_known_args(list(argv))
+        found, extra = self.parse_known_intermixed_args(list(argv))
         if extra:
             self.error(self._unknown(extra[0]))
         return {name: self._value(name, text) for name, text in vars(found).items()}
@@ -125,17 +125,17 @@ def _width() -> int:
 
 
 def lands(build: Callable[..., Any], name: str) -> list[str]:
-    """The path of fields at which a keyword of a preset ends up: `clip_range` of PPO is objective.low."""
+    """The path of fields at which a preset's keyword ends up: `clip_range` of PPO is objective.low; [] if unknown."""
     from vantage.recipe import PaperTarget
 
-    for probe in (0.123, 1.123, PaperTarget(target=0.123)):
+    for probe in (0.123, 1.123, 123, PaperTarget(target=0.123)):
         try:
             found = _find(build(**{name: probe}), probe)
         except (ValueError, TypeError, AttributeError):
             continue
         if found:
             return found
-    raise ValueError(f"{build.__name__}({name}=…) sets no field of its recipe")
+    return []
 
 
 def _find(record: Any, value: Any) -> list[str] | None:

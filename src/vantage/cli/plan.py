@@ -35,6 +35,8 @@ def preset_options() -> dict[str, tuple[Option, list[str]]]:
         for parameter in signature(build).parameters.values():
             if parameter.kind is Parameter.KEYWORD_ONLY and parameter.name not in own | found.keys():
                 path = lands(build, parameter.name)
+                if not path:
+                    continue
                 owner = _at(build(), path[:-1])
                 option = Option(
                     name=parameter.name,

@@ -79,6 +79,22 @@ METRICS: dict[str, Metric] = {
         what="the actor's objective, negated, without the entropy bonus", over=MINIBATCHES, by=loss,
         formula="−reduce(objective_t)", given="objective_t as in vantage explain ppo", unit="Ψ",
     ),
+    "train/policy_objective": Metric(
+        what="the actor's objective before the natural step", over=ROLLOUT, by=objectives.importance_weighted,
+        formula="reduce(r_t(θ) Ψ_t + c_ent H)", unit="Ψ",
+    ),
+    "train/surrogate_gain": Metric(
+        what="what the accepted natural step added to the actor's objective; 0 if none was accepted", over=ROLLOUT,
+        by=objectives.importance_weighted, formula="reduce(r_t(θ) Ψ_t + c_ent H) after − before", unit="Ψ",
+    ),
+    "train/line_search_steps": Metric(
+        what="step lengths tried before one kept the KL within δ and raised the objective", over="the update",
+        formula="count", unit="tries",
+    ),
+    "train/is_line_search_success": Metric(
+        what="whether a step length was accepted; otherwise the actor stayed as it was", over="the update",
+        formula="1 if accepted, else 0", unit="yes or no",
+    ),
     "train/entropy_loss": Metric(
         what="the policy's entropy, negated: it rises towards 0 as a discrete policy becomes certain", over=MINIBATCHES,
         by=distribution.Categorical.entropy, formula="−H(π_θ(·|s_t)) = E_{a ∼ π_θ(·|s_t)}[log π_θ(a|s_t)]", unit="nats",

@@ -32,6 +32,8 @@ class Explanation:
     title: str
     objective: str
     """What the actor maximises, with the expectation's subscript."""
+    subject: str | None
+    """The constraint under which it does so, if there is one."""
     critic: str | None
     """What the critic minimises."""
     where: tuple[Definition, ...]
@@ -48,7 +50,7 @@ class Explanation:
     @property
     def formulas(self) -> list[str]:
         """Every formula shown."""
-        return [self.objective, *([self.critic] if self.critic else []), *map(str, self.where)]
+        return [text for text in (self.objective, self.subject, self.critic, *map(str, self.where)) if text]
 
     def rows(self) -> list[dict[str, str]]:
         """The table of symbols, one dict a row."""
@@ -70,6 +72,7 @@ class Explanation:
         return {
             "title": self.title,
             "objective": self.objective,
+            "subject": self.subject,
             "critic": self.critic,
             "where": [{"formula": str(one), "when": one.when} for one in self.where],
             "update": list(self.update),
@@ -95,18 +98,28 @@ def explain_recipe(recipe: Recipe) -> Explanation:
         critic = run(recipe.critic, Record(), Symbol("V_φ"), Symbol("V_φ"), notes=notes)
     frame = _frame(recipe)
     objective, critic = frame(gain, policy), critic and frame(critic, policy)
-    where = _closure([objective, critic or ""], [weight, *target, *notes])
+    subject = constraint(recipe.objective)
+    where = _closure([objective, subject or "", critic or ""], [weight, *target, *notes])
     update = tuple(_update(recipe))
     return Explanation(
         title=" × ".join(type(part).__name__ for part in (recipe.psi, recipe.objective, recipe.critic) if part),
         objective=objective,
+        subject=subject,
         critic=critic,
         where=where,
         update=update,
-        symbols=tuple(occurring(objective, critic or "", *map(str, where), *_rule(recipe))),
+        symbols=tuple(occurring(objective, subject or "", critic or "", *map(str, where), *_rule(recipe))),
         values=dict(_values(recipe)),
         policy=policy,
     )
+
+
+def constraint(objective: Any) -> str | None:
+    """What the objective's docstring says it is subject to, with the expectation's subscript written out."""
+    found = re.search(r"subject to (.+? ≤ \S+?)[,.;]?\s", (inspect.getdoc(objective) or "") + " ")
+    if found is None:
+        return None
+    return found[1].replace("E[KL(π_old‖π)]", "E_{s_t ∼ π_old}[ KL(π_old(·|s_t) ‖ π_θ(·|s_t)) ]")
 
 
 def _psi(recipe: Recipe, notes: list[Definition]) -> tuple[Definition, list[Definition]]:
@@ -170,6 +183,7 @@ def _update(recipe: Recipe) -> list[str]:
         f"minibatch{'es' * (recipe.n_minibatches > 1)} = {steps} step{'s' * (steps > 1)} of the optimiser; "
         f"reduction: {_lower(summary(type(recipe.reduction)))}",
     ]
+    lines += [_lower(text) for text in _remarks(recipe.objective)]
     if recipe.target_kl is not None:
         lines.append(f"target_kl = {recipe.target_kl:g}: {_lower(docs['target_kl'].split(';')[0])}")
     if _rule(recipe):
@@ -178,6 +192,13 @@ def _update(recipe: Recipe) -> list[str]:
         if isinstance(value, Linear):
             lines.append(f"{name} goes linearly from {value.start:g} to {value.end:g} over the run")
     return lines
+
+
+def _remarks(objective: Any) -> list[str]:
+    """What the objective's docstring says beyond its first paragraph about the update, its sources left out."""
+    later = [" ".join(part.split()) for part in (inspect.getdoc(objective) or "").split("\n\n")[1:]]
+    texts = [re.split(r"\s*(?:Source|Theory)\b", part)[0] for part in later]
+    return [text for text in texts if text]
 
 
 def _lower(sentence: str) -> str:

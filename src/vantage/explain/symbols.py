@@ -108,6 +108,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("c_ent", "weight of the entropy bonus", "parameter", "the recipe", "scalar", "Ψ per nat", "recipe.Recipe.ent_coef"),
     _s("c", "bound of the dual clip", "parameter", "the recipe", "scalar", "no unit", "recipe.Clip.dual", r"(?<![A-Za-z])c(?![A-Za-z])"),
     _s("β", "price of KL", "parameter", "the recipe, then moved once per update", "scalar", "Ψ per nat", "recipe.Penalty.beta"),
+    _s("δ", "how far the policy may move in one update", "parameter", "the recipe", "scalar", "nats", "recipe.TrustRegion.delta", r"δ(?!_)"),
     _s("factor", "by how much β moves", "parameter", "the recipe", "scalar", "no unit", "recipe.Thresholds.factor", r"\bfactor\b"),
     _s("d_targ", "KL that β aims at", "parameter", "the recipe", "scalar", "nats", "recipe.PaperTarget.target"),
     _s("target", "KL that β aims at", "parameter", "the recipe", "scalar", "nats", "recipe.Proportional.target", r"\btarget\b"),

@@ -12,6 +12,8 @@ WIDTH = 100
 def page(explanation: Any) -> str:
     """The page of a recipe: what is maximised, what is minimised, where, the update, the symbols."""
     parts = [explanation.title, "", "The actor maximises over θ", f"    {explanation.objective}"]
+    if explanation.subject:
+        parts += [f"    subject to {explanation.subject}"]
     if explanation.critic:
         parts += ["", "The critic minimises over φ", f"    {explanation.critic}"]
     parts += ["", "where", *definitions(explanation.where)]
