@@ -1,6 +1,6 @@
 """What PPO learns with the tuned settings, over seeds: `python -m benchmarks.learning [ENV …] [--seeds 5]`.
 
-Each cell (environment, seed) is one run, kept as a JSON file under `benchmarks/results/learning/`; a cell that exists is
+Each cell (environment, seed) is one run, kept as a JSON file under `benchmarks/results/learning/`; one that exists is
 not run again, so the command can be stopped and started at will. It ends with a table, and the curves as a picture.
 """
 

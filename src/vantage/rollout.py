@@ -68,7 +68,9 @@ class Rollout:
 
     @property
     def episode(self) -> Int[Array, "T B"]:
-        """A number for each episode segment, `[T, B]`: equal for rows of one, different across; the column's own in row 0."""
+        """A number for each episode segment, `[T, B]`: equal for rows of one, different across; the column's own in
+        row 0.
+        """
         xp = namespace(self.last)
         steps, columns = self.shape
         ended = xp.astype(self.last, xp.int64 if steps * columns > 2**31 - 1 else xp.int32)

@@ -1,4 +1,7 @@
-"""Critic losses, one number per step, `[…]` → `[…]`, and how much a critic explains. No ½ anywhere (theory 7.2, 8.7)."""
+"""Critic losses, one number per step, `[…]` → `[…]`, and how much a critic explains.
+
+No ½ anywhere (theory 7.2, 8.7).
+"""
 
 from jaxtyping import Bool, Float
 
@@ -28,10 +31,10 @@ def squared_td_error(
 
         (r_t + γ_t V_φ(s_{t+1}) − V_φ(s_t))²
 
-    Semi-gradient (default): the target r_t + γ_t V_φ(s_{t+1}) is data, so that in expectation V_φ is pulled towards V_π.
-    `residual=True`: the full gradient, whose fixed point differs from V_π when transitions are stochastic, because it also
-    lowers the variance of the target. Shapes: alike. Units: reward². Its least expected value is E[Var(r_t + γ V_π(s_{t+1}))],
-    not 0. Source: Sutton & Barto (2018) sections 9.3, 11.5; theory 7.2.
+    Semi-gradient (default): the target r_t + γ_t V_φ(s_{t+1}) is data, so that in expectation V_φ is pulled towards
+    V_π. `residual=True`: the full gradient, whose fixed point differs from V_π when transitions are stochastic,
+    because it also lowers the variance of the target. Shapes: alike. Units: reward². At V_φ = V_π its expectation is
+    E[Var(r_t + γ V_π(s_{t+1}))], not 0. Source: Sutton & Barto (2018) sections 9.3, 11.5; theory 7.2.
     """
     return td_error(reward, value, next_value if residual else stop_gradient(next_value), discount) ** 2
 
@@ -47,8 +50,8 @@ def clipped_value(
         V^CLIP = clip(V_φ, V_old − ε, V_old + ε)
         max((V_φ − R_t)², (V^CLIP − R_t)²)
 
-    Shapes: alike. Units: width ε in those of the value. The gradient is 0 exactly where V_φ has left the band on the side
-    towards R_t and is still nearer to R_t than the band's edge. Source: theory 8.7.
+    Shapes: alike. Units: width ε in those of the value. The gradient is 0 exactly where V_φ has left the band on
+    the side towards R_t and is still nearer to R_t than the band's edge. Source: theory 8.7.
     """
     xp = namespace(value)
     target, value_old = stop_gradient(target), stop_gradient(value_old)
@@ -66,8 +69,9 @@ def explained_variance(
 
         EV = 1 − Var(R − V) / Var(R)
 
-    Shapes: any → scalar. Units: none; 1 is perfect, 0 no better than a constant, below 0 worse; NaN if the target is constant.
-    With a λ-return as target it flatters the critic, because V stands inside R. Source: Stable-Baselines3 `explained_variance`.
+    Shapes: any → scalar. Units: none; 1 is perfect, 0 no better than a constant, below 0 worse; NaN if the target
+    is constant. With a λ-return as target it flatters the critic, because V stands inside R. Source:
+    Stable-Baselines3 `explained_variance`.
     """
     xp = namespace(value)
     value, target = keep(value, mask), keep(target, mask)

@@ -1,7 +1,8 @@
 """The policy's distributions π(·|s): plain records of parameters with the mathematics on them.
 
-`sample` is a pure function of noise that the caller supplies, so action noise depends on nothing but a seed. Parameters are
-`[…, A]` or `[…, D]` with any leading shape; log-probabilities, entropies and KLs come back as `[…]`, in nats.
+`sample` is a pure function of noise that the caller supplies, so action noise depends on nothing but a seed.
+Parameters are `[…, A]` or `[…, D]` with any leading shape; log-probabilities, entropies and KLs come back as `[…]`,
+in nats.
 """
 
 import math
@@ -18,7 +19,10 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What a policy head must offer. `noise` says what `sample` wants: "uniform" in [0, 1) or "normal", one per action entry."""
+    """What a policy head must offer.
+
+    `noise` says what `sample` wants: "uniform" in [0, 1) or "normal", one per action entry.
+    """
 
     @property
     def parameters(self) -> tuple[Any, ...]: ...
@@ -179,7 +183,10 @@ class Bernoulli:
 
 @dataclass(frozen=True)
 class Product:
-    """Independent parts acting together: MultiDiscrete, Tuple and Dict actions. An action is a tuple, one entry a part."""
+    """Independent parts acting together: MultiDiscrete, Tuple and Dict actions.
+
+    An action is a tuple, one entry a part.
+    """
 
     parts: tuple[Any, ...]
 

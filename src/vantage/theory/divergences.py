@@ -34,7 +34,8 @@ def categorical_kl(p: Float[Array, "*S A"], q: Float[Array, "*S A"]) -> Float[Ar
 
         Σ_a p_a (log p_a − log q_a)
 
-    Shapes `[…, A]` twice → `[…]`. Units: nats. Actions with p_a = 0 count nothing, so common −inf logits leave it finite.
+    Shapes `[…, A]` twice → `[…]`. Units: nats. Actions with p_a = 0 count nothing, so common −inf logits leave it
+    finite.
     """
     xp = namespace(p)
     log_p, log_q = log_softmax(p), log_softmax(q)
@@ -79,8 +80,9 @@ def k1(log_p: Float[Array, "*S"], log_q: Float[Array, "*S"]) -> Float[Array, "*S
 
         k1 = log p(x) − log q(x)
 
-    Shapes: alike. Units: nats. Unbiased, may be negative. With x ∼ p = π_θ fixed, E[∇k1] = 0: as a loss it does nothing. With x ∼ p
-    fixed and q = π_θ (the policy constraint), E[∇k1] = ∇KL(p‖π_θ). Source: Schulman (2020), "Approximating KL divergence".
+    Shapes: alike. Units: nats. Unbiased, may be negative. With x ∼ p = π_θ fixed, E[∇k1] = 0: as a loss it does
+    nothing. With x ∼ p fixed and q = π_θ (the policy constraint), E[∇k1] = ∇KL(p‖π_θ). Source: Schulman (2020),
+    "Approximating KL divergence".
     """
     return log_p - log_q
 
@@ -100,8 +102,8 @@ def k3(log_p: Float[Array, "*S"], log_q: Float[Array, "*S"]) -> Float[Array, "*S
 
         k3 = q(x)/p(x) − 1 − log(q(x)/p(x))
 
-    Shapes: alike. Units: nats. Unbiased in value, never negative. With x ∼ p = π_θ, E[∇k3] = ∇KL(q‖π_θ), the *other* direction; with p
-    fixed and q = π_θ, E[∇k3] = ∇KL(p‖π_θ). Source: as k1.
+    Shapes: alike. Units: nats. Unbiased in value, never negative. With x ∼ p = π_θ, E[∇k3] = ∇KL(q‖π_θ), the
+    *other* direction; with p fixed and q = π_θ, E[∇k3] = ∇KL(p‖π_θ). Source: as k1.
     """
     xp = namespace(log_p)
     log_ratio = log_q - log_p

@@ -28,8 +28,8 @@ def step_weight(
 
         w_t = Π_{t'≤t} π_θ(a_{t'}|s_{t'}) / π_old(a_{t'}|s_{t'})
 
-    Shapes `[T, …]`; restarts after `last`. Units: none. E_{τ∼π_old}[w_t f(s_t, a_t)] = E_{τ∼π_θ}[f(s_t, a_t)], which the
-    one-step ratio alone does not give. Source: Precup et al. (2000); theory 8.2.
+    Shapes `[T, …]`; restarts after `last`. Units: none. E_{τ∼π_old}[w_t f(s_t, a_t)] = E_{τ∼π_θ}[f(s_t, a_t)],
+    which the one-step ratio alone does not give. Source: Precup et al. (2000); theory 8.2.
     """
     xp = namespace(log_prob)
     difference = keep(log_prob, mask) - keep(log_prob_old, mask)
@@ -46,8 +46,8 @@ def trajectory_weight(
 
         w(τ) = P(τ|π_θ) / P(τ|π_old) = Π_t π_θ(a_t|s_t) / π_old(a_t|s_t)      (ρ₀ and P cancel)
 
-    Shapes `[T, …]`. Units: none. Gives ∇J(π_θ) exactly in expectation; its variance grows exponentially with the length.
-    Source: theory 8.2.
+    Shapes `[T, …]`. Units: none. Gives ∇J(π_θ) exactly in expectation; its variance grows exponentially with the
+    length. Source: theory 8.2.
     """
     xp = namespace(log_prob)
     difference, last = keep(log_prob, mask) - keep(log_prob_old, mask), _cut(xp, last, mask)

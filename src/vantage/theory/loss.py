@@ -11,7 +11,10 @@ from vantage.theory._array import Array, keep, namespace, stop_gradient
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What an update reads: rows of a rollout, with Ψ and the critic's target already computed and fixed. Shapes: all alike."""
+    """What an update reads: rows of a rollout, with Ψ and the critic's target already computed and fixed.
+
+    Shapes: all alike.
+    """
 
     log_prob: Float[Array, "*S"]
     """log π_old(a_t|s_t)."""
@@ -36,7 +39,7 @@ class Outputs:
     log_prob: Float[Array, "*S"]
     """log π_θ(a_t|s_t)."""
     entropy: Float[Array, "*S"] | None = None
-    """H(π_θ(·|s_t)); None where there is no closed form: its estimate −r_t(θ) log π_θ(a_t|s_t) then stands in for it."""
+    """H(π_θ(·|s_t)); None where there is no closed form: its estimate −r_t(θ) log π_θ(a_t|s_t) then stands in."""
     kl: Float[Array, "*S"] | None = None
     """KL(π_old(·|s_t)‖π_θ(·|s_t)), exact; None: its k3 estimate."""
     value: Float[Array, "*S"] | None = None
@@ -81,9 +84,9 @@ def loss(
 
         −reduce(objective_t + c_ent H_t) + c_v · reduce(critic loss_t)
 
-    Ψ is whitened over the rows given if the recipe says so, then held fixed. `total` is the denominator of `reduce`: pass it to
-    split a batch into parts that add up. Masked rows, NaN included, change neither value nor gradient.
-    Shapes: all fields alike → scalar and a dict of scalar metrics. Source: Schulman et al. (2017) eq. 9.
+    Ψ is whitened over the rows given if the recipe says so, then held fixed. `total` is the denominator of
+    `reduce`: pass it to split a batch into parts that add up. Masked rows, NaN included, change neither value nor
+    gradient. Shapes: all fields alike → scalar and a dict of scalar metrics. Source: Schulman et al. (2017) eq. 9.
     """
     mask, weight = batch.mask, batch.weight
     batch, outputs = _real(batch, mask), _real(outputs, mask)

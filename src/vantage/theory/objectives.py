@@ -1,7 +1,8 @@
-"""Objectives: what an actor's step maximises, one number per decision, `[…]` → `[…]`; nothing here is reduced or negated.
+"""Objectives: what an actor's step maximises, one number per decision; nothing here is reduced or negated.
 
-Each is a *surrogate*: with Ψ and the sampling held fixed its gradient is the one wanted, its value is not J. Read in this
-order each adds one thing to the one before: a likelihood, a ratio for reused data, a clip or a penalty that keeps π near π_old.
+Each is a *surrogate*: with Ψ and the sampling held fixed its gradient is the one wanted, its value is not J. Read
+in this order each adds one thing to the one before: a likelihood, a ratio for reused data, a clip or a penalty that
+keeps π near π_old.
 """
 
 from jaxtyping import Bool, Float
@@ -24,8 +25,8 @@ def importance_weighted(ratio: Float[Array, "*S"], psi: Float[Array, "*S"]) -> F
 
         r_t(θ) Ψ_t,    s_t, a_t ∼ π_old
 
-    Shapes: alike. Units: Ψ. Its gradient at π_θ = π_old is the policy gradient; elsewhere it is ∇L_{π_old}(π_θ), not ∇J(π_θ),
-    since states still come from π_old. Source: Schulman et al. (2015) eq. 14; theory 8.2.
+    Shapes: alike. Units: Ψ. Its gradient at π_θ = π_old is the policy gradient; elsewhere it is ∇L_{π_old}(π_θ),
+    not ∇J(π_θ), since states still come from π_old. Source: Schulman et al. (2015) eq. 14; theory 8.2.
     """
     return ratio * psi
 
@@ -42,8 +43,8 @@ def clipped(
         min(r_t Ψ_t, clip(r_t, 1 − ε_low, 1 + ε_high) Ψ_t)
         dual clip c > 1, where Ψ_t < 0:   max(the above, c Ψ_t)
 
-    Shapes: alike. Units: ratios for ε and c, Ψ for the result; `high=None` means ε_high = ε_low. The gradient is 0 exactly where
-    Ψ_t > 0 and r_t > 1 + ε_high, or Ψ_t < 0 and (r_t < 1 − ε_low or, with dual clip, r_t > c).
+    Shapes: alike. Units: ratios for ε and c, Ψ for the result; `high=None` means ε_high = ε_low. The gradient is 0
+    exactly where Ψ_t > 0 and r_t > 1 + ε_high, or Ψ_t < 0 and (r_t < 1 − ε_low or, with dual clip, r_t > c).
     Source: Schulman et al. (2017) eq. 7; Ye et al. (2020) eq. 5 for the dual clip; theory 8.5.
     """
     xp = namespace(ratio)

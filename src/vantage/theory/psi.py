@@ -62,7 +62,8 @@ def lambda_return(
 
         R_t = Â_t + V(s_t)
 
-    Shapes `[T, …]`. Units: reward. λ = 0: r_t + γ_t V(s_{t+1}); λ = 1: G_t. Source: Sutton & Barto (2018) eq. 12.2; theory 8.7.
+    Shapes `[T, …]`. Units: reward. λ = 0: r_t + γ_t V(s_{t+1}); λ = 1: G_t. Source: Sutton & Barto (2018) eq. 12.2;
+    theory 8.7.
     """
     return gae(reward, value, next_value, discount, last, lam, mask) + keep(value, mask)
 
@@ -172,11 +173,11 @@ def mean_baseline(
 
         b_i = Σ_{j∈K_i} w_j x_j / Σ_{j∈K_i} w_j,   K_i = {j: key_j = key_i}   (and leave_out_j ≠ leave_out_i, if given)
 
-    Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys and
-    leave_out are integers. Units: those of x. The plain mean contains x_i itself, which shrinks the expected
-    gradient by (1 − 1/n) for n independent entries; it stays unbiased if everything that depends on a_i is left out: with
-    `leave_out` the number of the column (RLOO) or episode. Without companions b_i = 0.
-    Source: theory 6.1(3); Kool et al. (2019).
+    Keyed by state it is the theory's per-state baseline, keyed by prompt a group baseline. Shapes: all alike; keys
+    and leave_out are integers. Units: those of x. The plain mean contains x_i itself, which shrinks the expected
+    gradient by (1 − 1/n) for n independent entries; it stays unbiased if everything that depends on a_i is left
+    out: with `leave_out` the number of the column (RLOO) or episode. Without companions b_i = 0. Source: theory
+    6.1(3); Kool et al. (2019).
     """
     xp = namespace(x)
     w = keep(xp.ones_like(x) if weight is None else weight, mask)

@@ -2,9 +2,9 @@
 
     reduce(x) = Σ_{t,b} w_b m_{tb} x_{tb} / total
 
-The same x gives another number for another `total`: steps (a mean over decisions), columns (Σ over time, mean over columns: the one
-whose policy gradient is literally ∇J), trajectories, or a constant. Since `total` may be passed in, a batch can be split in
-any way and the parts still add up to the whole.
+The same x gives another number for another `total`: steps (a mean over decisions), columns (Σ over time, mean over
+columns: the one whose policy gradient is literally ∇J), trajectories, or a constant. Since `total` may be passed
+in, a batch can be split in any way and the parts still add up to the whole.
 """
 
 from jaxtyping import Bool, Float
@@ -70,7 +70,8 @@ def variance(
 
         Σ w m (x − mean)² / (Σ w m − ddof)
 
-    Shapes: any → scalar. Units: x². `ddof=0` is the population variance, `ddof=1` the sample variance (for unit weights).
+    Shapes: any → scalar. Units: x². `ddof=0` is the population variance, `ddof=1` the sample variance (for unit
+    weights).
     """
     x = keep(x, mask)
     centred = (x - mean(x, mask, weight)) ** 2
@@ -90,8 +91,8 @@ def whiten(
 
         (x − mean) / (√Var + eps)
 
-    Shapes: any → the same; masked entries become 0. Units: none. As a transformation of Ψ it rescales the gradient and, because the
-    mean holds each sample itself, biases it at order 1/n. Source: Huang et al. (2022), detail 7.
+    Shapes: any → the same; masked entries become 0. Units: none. As a transformation of Ψ it rescales the gradient
+    and, because the mean holds each sample itself, biases it at order 1/n. Source: Huang et al. (2022), detail 7.
     """
     x = keep(x, mask)
     centred = x - mean(x, mask, weight) if shift else x
