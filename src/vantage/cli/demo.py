@@ -31,5 +31,6 @@ def main(argv: Sequence[str]) -> int:
     record(agent, folder.gif)
     word = "[bold green]solved[/bold green]" if solved else "[bold]not solved yet[/bold]"
     live.say(out, f"{ENV} is {word}: return {evaluation}, deterministic actions; {SOLVED:g} counts as solved.\n")
-    live.say(out, f"{folder.curve}\n{folder.gif}\n", style="dim")
+    live.say(out, str(folder.curve), style="dim")
+    live.say(out, f"{folder.gif}\n", style="dim")
     return 0 if solved else 1
