@@ -50,7 +50,7 @@ def contestants(x: np.ndarray, decay: np.ndarray) -> dict[str, Callable[[], obje
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=4096)
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=60)

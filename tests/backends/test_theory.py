@@ -128,7 +128,7 @@ def torch_gradients(case: Case, inputs: dict[str, Any]) -> dict[str, np.ndarray]
         if x.is_floating_point() and x.requires_grad
     ]
     if terms:
-        sum(terms).backward()
+        torch.stack(terms).sum().backward()
     return {k: np.zeros(v.shape) if v.grad is None else v.grad.numpy() for k, v in moving.items()}
 
 
