@@ -1,5 +1,6 @@
 """What the training loop must keep to. Each test is the guard of a bug in `vantage.verify.mistakes_in_control`."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -7,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 import vantage as vt
 from tests.worlds.control_envs import Counter, Vectorised
 from tests.worlds.test_control_collect import agent, collected
-from vantage.control import update
+from vantage.control import trust_region, update
 from vantage.control.normalise import Moments, observe
 
 SAME_STEP = Vectorised(Counter, AutoresetMode.SAME_STEP)
@@ -54,3 +55,13 @@ def test_statistics_wait_for_the_rollout():
     seen, made = collected(SAME_STEP, normalise_observation=True)
     np.testing.assert_array_equal(seen.observation, observe(Moments.fresh((2,)), np.asarray(raw.observation)))
     assert agent(SAME_STEP, normalise_observation=True).world.moments.count < made.world.moments.count
+
+
+def test_a_refused_step_is_taken_back():
+    actor, never = jnp.array([0.5, -0.25], jnp.float32), lambda part: -jnp.sum(part**2)
+    with jax.enable_x64(True):
+        found = trust_region.search(
+            actor, jnp.ones_like(actor), vt.recipe.TrustRegion(), lambda part: 0.0 * part.sum(), never
+        )
+    assert not found.accepted
+    assert np.asarray(found.actor).tobytes() == np.asarray(actor).tobytes()

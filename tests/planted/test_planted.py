@@ -1,6 +1,8 @@
 """Each known bug, planted alone, makes its guards fail; without one they pass."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,8 @@ def test_a_bug_has_a_story(bug: Bug):
     assert bug.story.endswith(".")
     assert bug.seen_in
     assert set(bug.guards) <= CLAIMS.keys() or all(hasattr(test_control_guards, guard) for guard in bug.guards)
+
+
+def test_the_page_lists_every_bug():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \|", page, flags=re.MULTILINE) == list(BUGS)

@@ -18,7 +18,9 @@ WIDTH, NARROWEST, NUMBER = 140, 110, 18
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(prog="vantage verify", description=__doc__.split(": ", 1)[1])
+    made = argparse.ArgumentParser(
+        prog="vantage verify", description="Check every formula of the library against values derived independently."
+    )
     made.add_argument("--section", help='a section of the theory, such as 8 or 8.3, or a claim, such as "6.6.td-bias"')
     made.add_argument("--backend", action="append", choices=list(BACKENDS), help="only this array library; repeatable")
     made.add_argument("--mutate", metavar="NAME", help="plant a known bug first: the run must then fail")
@@ -101,7 +103,7 @@ def summary(report: Report) -> str:
     if report.failed:
         caught = ", ".join(row.claim.id for row in report.failed)
         return f"{line}\nCaught by {caught}."
-    return f"{line}\nNOT CAUGHT."
+    return f"{line}\nNOT CAUGHT by these claims."
 
 
 def _numbers(row: Row) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from difflib import get_close_matches
+from importlib import import_module
 
 from vantage.verify import claims as _claims  # noqa: F401 - registers every claim
 from vantage.verify.backend import BACKENDS, installed
@@ -65,6 +66,8 @@ def _claimed(name: str) -> Bug:
 
 def _rows(chosen: list[Claim], present: list[str]) -> tuple[Row, ...]:
     """A row each, on all cores: most of the time goes into JAX compiling, which needs no lock."""
+    for name in present:
+        import_module(name)  # here, since a library half imported by another thread confuses array_api_compat
     made = {name: BACKENDS[name]() for name in present}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return tuple(pool.map(lambda c: Row.of(c, {n: on for n, on in made.items() if c.runs_on(n)}), chosen))

@@ -104,3 +104,20 @@ def statistics_move_first(right):
         return replace(rollout, observation=observe(self._observed, rollout.observation))
 
     return collect
+
+
+@bug(
+    "step-not-taken-back",
+    "vantage.control.trust_region:search",
+    "test_a_refused_step_is_taken_back",
+    seen_in="Tianshou until 2.0.1, modular_rl",
+)
+def step_not_taken_back(right):
+    """Where the line search accepts no length, the last one tried stays in the parameters."""
+
+    def search(actor, step, region, kl, gain):
+        found = right(actor, step, region, kl, gain)
+        tried = actor + region.shrink ** (region.backtracks - 1) * step
+        return found._replace(actor=found.actor if bool(found.accepted) else tried)
+
+    return search

@@ -257,8 +257,8 @@ def published(on):
     }
     arrays = [on.array(x) for x in (rewards, values[:-1], values[1:], discounts, last)]
     for lam, rows in table.items():
-        yield equal(np.array(rows).T, on.numpy(psi.gae(*arrays, lam)), f"rlax, λ = {lam}", tol=1e-3)
+        yield equal(np.array(rows).T, on.numpy(psi.gae(*arrays, lam=lam)), f"rlax, λ = {lam}", tol=1e-3)
     row = [on.array(np.array(x)) for x in ([0.0, 0, 0, 1], [0.0, 0, 0, 1], [0.0, 0, 1, 0], [0.9, 0.9, 0.9, 0])]
     ends = on.array(np.arange(4) == 3)
-    got = on.numpy(psi.lambda_return(*row, ends, 0.95))
+    got = on.numpy(psi.lambda_return(*row, last=ends, lam=0.95))
     yield equal([0.6579225, 0.7695, 0.9, 1.0], got, "torchtune")

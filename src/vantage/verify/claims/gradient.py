@@ -73,15 +73,15 @@ def trajectory_probability():
     some, states, actions = listed()
     got = np.exp(mdp.trajectory_log_prob(TWO, PI, states, actions))
     yield equal([p.p for p in some], got, "one by one")
-    yield equal(np.sort(every_trajectory().weight), np.sort(got), "as the enumeration has them")
+    yield equal(np.sort(every_trajectory().row_weight[0]), np.sort(got), "as the enumeration has them")
 
 
 @claim("5.1.probability-sum", "Σ_τ P(τ|π) = 1")
 def probability_sum():
     """All trajectories are there, once; of fixed length and of random length, singly and in pairs."""
-    yield equal(1.0, every_trajectory().weight.sum(), "128 trajectories of 3 steps")
-    yield equal(1.0, ending_trajectories().weight.sum(), "random length")
-    yield equal(1.0, pairs().weight.sum(), "all pairs")
+    yield equal(1.0, every_trajectory().row_weight[0].sum(), "128 trajectories of 3 steps")
+    yield equal(1.0, ending_trajectories().row_weight[0].sum(), "random length")
+    yield equal(1.0, pairs().row_weight[0].sum(), "all pairs")
 
 
 @claim("5.1.log-derivative", "∇_θ P(τ|π_θ) = P(τ|π_θ) Σ_t ∇_θ log π_θ(a_t|s_t)")

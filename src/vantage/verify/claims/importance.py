@@ -158,10 +158,9 @@ def surrogate(on):
     """Where the policies agree, ratio and logarithm have the same slope; away from there they do not."""
     rollout = every_trajectory("wrong-v")
     batch = RATIO.prepare(on.rollout(rollout))
-    at = {theta: [ascent(on, plan, rollout, batch, x) for plan in (LIKELIHOOD, RATIO)]
-          for theta, x in (("old", THETA), ("new", THETA_NEW))}  # fmt: skip
-    yield equal(*at["old"], "at θ_old")
-    yield differs(*at["new"], "at another θ", by=1e-2)
+    here, there = ([ascent(on, plan, rollout, batch, x) for plan in (LIKELIHOOD, RATIO)] for x in (THETA, THETA_NEW))
+    yield equal(here[0], here[1], "at θ_old")
+    yield differs(there[0], there[1], "at another θ", by=1e-2)
 
 
 @claim("8.2.weight-growth", "T independent steps, E[w²] = c each:  E[w(τ)²] = c^T")
