@@ -1,0 +1,143 @@
+"""`vantage compare` and `vantage plot`: resumable cells, the table, and how runs are grouped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vantage.cli import UsageError, main
+from vantage.cli.compare import markdown, summarise, variant
+from vantage.lab.curves import RETURN, draw, find, group
+from vantage.recipe import TDError
+
+SMALL = ["--n-envs", "2", "--n-steps", "16", "--hidden", "8", "--steps", "64", "--episodes", "2", "--json"]
+
+
+def compare(folder: Path, *more: str) -> list[str]:
+    return ["compare", "CartPole-v1", "a2c", "ppo:clip-range=0.1,n-epochs=2", *SMALL, "--out", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """Two recipes, two seeds."""
+    folder = tmp_path_factory.mktemp("compare")
+    assert main(compare(folder, "--seeds", "2")) == 0
+    return folder
+
+
+def agents(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("agent.safetensors")}
+
+
+def test_what_a_comparison_leaves(done):
+    found = json.loads((done / "comparison.json").read_text())
+    assert [row["recipe"] for row in found["recipes"]] == ["a2c", "ppo:clip-range=0.1,n-epochs=2"]
+    assert [len(runs) for runs in found["cells"].values()] == [2, 2]
+    for row in found["recipes"]:
+        assert row["mean"]["low"] <= row["mean"]["value"] <= row["mean"]["high"]
+        assert row["worst"] <= row["iqm"]["value"]
+    assert (done / "table.md").read_text().count("\n") == 4
+    assert (done / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    config = json.loads((done / "ppo-clip-range=0.1,n-epochs=2" / "seed-1" / "config.json").read_text())
+    assert config["settings"]["recipe"]["objective"]["low"] == 0.1
+    assert config["settings"]["recipe"]["n_epochs"] == 2
+    assert config["settings"]["seed"] == 1
+
+
+def test_only_missing_cells_are_run(done, capsys):
+    before = agents(done)
+    assert main(compare(done, "--seeds", "3")) == 0
+    after = agents(done)
+    assert len(after) == 6
+    assert all(after[name] == time for name, time in before.items())
+    assert [row["seeds"] for row in json.loads(capsys.readouterr().out)["recipes"]] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["evaluation.json"],  # killed while it was evaluated
+        ["evaluation.json", "agent.safetensors"],  # after the last checkpoint
+        ["evaluation.json", "agent.safetensors", "checkpoint.safetensors"],  # before the first one
+        ["evaluation.json", "agent.safetensors", "checkpoint.safetensors", "metrics.csv", "config.json", ""],
+    ],
+    ids=len,
+)
+def test_a_cell_goes_on_wherever_it_was_killed(lost, done):
+    cell = done / "a2c" / "seed-0"
+    score = (cell / "evaluation.json").read_text()
+    for path in cell.iterdir():
+        if path.name in lost or "" in lost:
+            path.unlink()
+    assert main(compare(done, "--seeds", "1")) == 0
+    assert (cell / "evaluation.json").read_text() == score
+
+
+def test_an_interrupted_cell_stops_the_comparison(done, tmp_path, monkeypatch, capsys):
+    from vantage.cli import train
+
+    monkeypatch.setattr(train, "start", lambda given, out: {"stopped": "interrupt"})
+    assert main(compare(tmp_path, "--seeds", "1")) == 130
+    assert not list(tmp_path.rglob("evaluation.json"))
+
+
+def test_other_settings_are_refused(done, capsys):
+    assert main([*compare(done, "--seeds", "2"), "--gamma", "0.5"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(compare(done, "--seeds", "0")) == 2
+
+
+def test_another_number_of_episodes_only_evaluates_again(done, capsys):
+    before = agents(done)
+    argv = compare(done, "--seeds", "1")
+    argv[argv.index("--episodes") + 1] = "3"
+    assert main(argv) == 0
+    assert agents(done) == before
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert all(len(cell["returns"]) == 3 for runs in cells.values() for cell in runs)
+
+
+def test_variants():
+    assert variant("ppo:clip-range=0.1,psi=td") == {"recipe": "ppo", "clip_range": 0.1, "psi": TDError()}
+    for text, part in (
+        ("ppoo", "did you mean ppo"),
+        ("ppo:clip-rnge=1", "did you mean clip_range"),
+        ("ppo:clip-range=x", "give number"),
+        ("ppo:clip-range", "no option"),
+    ):
+        with pytest.raises(UsageError, match=part):
+            variant(text)
+
+
+def test_the_table_says_what_failed():
+    cells = {"a": [{"mean": 1.0}, {"mean": 3.0}], "b": [{"mean": 2.0}, {"error": "NaN"}], "c": [{"error": "NaN"}]}
+    rows = summarise(cells)
+    assert [(row["seeds"], row["failed"]) for row in rows] == [(2, 0), (1, 1), (0, 1)]
+    assert rows[1]["p_better_than_first"] == 0.5
+    assert rows[1]["mean"] == {"value": 2.0, "low": None, "high": None}
+    text = markdown(rows).splitlines()
+    assert "2.0 [1.0, 3.0]" in text[2]
+    assert "1 (1 failed)" in text[3]
+    assert "0 (1 failed)" in text[4]
+    assert len({len(line) for line in text}) == 1
+
+
+def test_runs_that_differ_in_their_seed_are_one_group(done, tmp_path):
+    runs = find([done])
+    groups = group(runs)
+    assert len(runs) == 6
+    assert sorted(len(known.rows) for known in groups) == [3, 3]
+    assert {"Likelihood" in known.label for known in groups} == {True, False}
+    draw(groups, [RETURN, "train/kl"], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_plot(done, tmp_path, capsys):
+    target = tmp_path / "b.png"
+    assert main(["plot", str(done / "a2c"), "--out", str(target), "--metrics", "train/kl,train/loss"]) == 0
+    assert target.exists()
+    assert "1 different settings" in capsys.readouterr().out
+    assert main(["plot", str(done), "--metrics", "train/kll"]) == 1
+    assert "did you mean train/kl" in capsys.readouterr().err
+    assert main(["plot", str(tmp_path)]) == 1
+    assert "no run" in capsys.readouterr().err
