@@ -26,6 +26,7 @@ class ClippedValue:
     """
 
     width: Coefficient = 0.2
+    """How far V_φ may leave V_old before the step stops earning, in units of the value."""
 
     def __post_init__(self) -> None:
         check(positive(self.width), self, "width", "a positive number in units of the value")

@@ -86,6 +86,7 @@ class RewardToGo:
     """Ψ_t = G_t, or G_t − b with a baseline. Theory 6.1(2), 6.1(3)."""
 
     baseline: Baseline | None = None
+    """b, what is subtracted from the return; None: nothing."""
     counts_from_start = False
 
     @property
@@ -117,6 +118,7 @@ class KStep:
     """Ψ_t: k sampled rewards, then the critic. k = 1 is the TD error."""
 
     k: int = 5
+    """How many rewards are sampled before the critic is trusted."""
     needs_value = True
     counts_from_start = False
 
@@ -133,6 +135,7 @@ class GAE:
     """Ψ_t = Σ_l (γλ)^l δ_{t+l}. λ = 0 trusts the critic, λ = 1 the samples. Theory 8.3."""
 
     lam: Coefficient = 0.95
+    """λ: 0 trusts the critic, 1 the samples; between, bias is traded for variance."""
     needs_value = True
     counts_from_start = False
 
