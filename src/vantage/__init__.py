@@ -1,13 +1,14 @@
 """Vantage: policy optimisation that can be checked."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vantage.recipe import (
     A2C,
     GAE,
     PPO,
     REINFORCE,
+    TRPO,
     ActorCritic,
     BatchMean,
     Clip,
@@ -37,8 +38,14 @@ from vantage.recipe import (
     Thresholds,
     TotalReturn,
     Trajectories,
+    TrustRegion,
 )
 from vantage.rollout import Rollout
+
+if TYPE_CHECKING:
+    from vantage.control.agent import Agent, load
+    from vantage.explain import explain
+    from vantage.lab import Lab
 
 __version__ = "0.1.0"
 
@@ -66,6 +73,7 @@ __all__ = [
     "GAE",
     "PPO",
     "REINFORCE",
+    "TRPO",
     "ActorCritic",
     "Agent",
     "BatchMean",
@@ -98,6 +106,7 @@ __all__ = [
     "Thresholds",
     "TotalReturn",
     "Trajectories",
+    "TrustRegion",
     "explain",
     "load",
 ]

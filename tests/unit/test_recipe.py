@@ -31,6 +31,12 @@ BAD = [
     (lambda: vt.PaperTarget(target=0.0), "PaperTarget.target = 0.0"),
     (lambda: vt.Proportional(target=0.0), "Proportional.target = 0.0"),
     (lambda: vt.Proportional(horizon=0.0), "Proportional.horizon = 0.0"),
+    (lambda: vt.TrustRegion(delta=0.0), "TrustRegion.delta = 0.0: a positive KL in nats per step, such as 0.01"),
+    (lambda: vt.TrustRegion(cg_steps=0), "TrustRegion.cg_steps = 0"),
+    (lambda: vt.TrustRegion(damping=-0.1), "TrustRegion.damping = -0.1"),
+    (lambda: vt.TrustRegion(backtracks=0), "TrustRegion.backtracks = 0"),
+    (lambda: vt.TrustRegion(shrink=1.0), "TrustRegion.shrink = 1.0: a share between 0 and 1, such as 0.8"),
+    (lambda: vt.TRPO(target_kl=0.01), "Recipe.target_kl = 0.01: a trust region bounds the KL itself"),
     (lambda: vt.Penalty(beta=-1.0), "Penalty.beta = -1.0: the price of KL is not negative"),
     (lambda: vt.ClippedValue(width=0.0), "ClippedValue.width = 0.0: a positive number in units of the value"),
     (lambda: vt.Constant(n=0), "Constant.n = 0: a positive denominator"),
@@ -72,7 +78,7 @@ def test_every_check_of_the_source_has_a_bad_value():
     for name in recipes.__all__:
         choice = getattr(recipes, name)
         if is_dataclass(choice) and "__post_init__" in vars(choice):
-            source = inspect.getsource(choice.__post_init__)
+            source = inspect.getsource(vars(choice)["__post_init__"])
             checked |= {f"{name}.{field}" for field in re.findall(r'self,\s*"(\w+)"', source)}
     tried = set()
     for make, _ in BAD:
@@ -85,7 +91,8 @@ def test_every_check_of_the_source_has_a_bad_value():
 CHOICES = [
     *(vt.TotalReturn(), vt.RewardToGo(), vt.TDError(), vt.KStep(), vt.GAE()),
     *(vt.StateMean(), vt.BatchMean(), vt.GroupMean(), vt.LearnedBaseline()),
-    *(vt.Likelihood(), vt.Ratio(), vt.Clip(), vt.Penalty(), vt.Thresholds(), vt.PaperTarget(), vt.Proportional()),
+    *(vt.Likelihood(), vt.Ratio(), vt.Clip(), vt.Penalty(), vt.TrustRegion()),
+    *(vt.Thresholds(), vt.PaperTarget(), vt.Proportional()),
     *(vt.Squared(), vt.ClippedValue(), vt.ResidualTD()),
     *(vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=3.0)),
     *(vt.Joint(), vt.Separate(), vt.PPO()),
@@ -122,7 +129,7 @@ def test_a_misspelt_option_suggests_the_nearest(make, words):
 
 def test_the_named_recipes_are_the_table_of_the_design():
     assert [build() for build in RECIPES.values()] == [
-        vt.REINFORCE(), vt.ActorCritic(), vt.A2C(), vt.ImportanceWeighted(), vt.PPO(), vt.PPOPenalty(),
+        vt.REINFORCE(), vt.ActorCritic(), vt.A2C(), vt.ImportanceWeighted(), vt.TRPO(), vt.PPO(), vt.PPOPenalty(),
     ]  # fmt: skip
     kinds = {name: (type(b().psi), type(b().objective), type(b().critic)) for name, b in RECIPES.items()}
     assert kinds == {
@@ -130,6 +137,7 @@ def test_the_named_recipes_are_the_table_of_the_design():
         "actor-critic": (vt.TDError, vt.Likelihood, vt.Squared),
         "a2c": (vt.GAE, vt.Likelihood, vt.Squared),
         "importance-weighted": (vt.GAE, vt.Ratio, vt.Squared),
+        "trpo": (vt.GAE, vt.TrustRegion, vt.Squared),
         "ppo": (vt.GAE, vt.Clip, vt.Squared),
         "ppo-penalty": (vt.GAE, vt.Penalty, vt.Squared),
     }

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vantage.control import snapshot
+from vantage.control import snapshot, trust_region
 from vantage.control import update as learning
 from vantage.control.coefficients import numbers, structure
 from vantage.control.collect import Collector, Columns
@@ -13,7 +13,7 @@ from vantage.control.model import Actor, Model
 from vantage.control.normalise import Moments, running_returns, signal
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
-from vantage.recipe import Clip, Penalty, Recipe, Separate, at
+from vantage.recipe import Clip, Penalty, Recipe, Separate, TrustRegion, at
 from vantage.rollout import Rollout
 from vantage.theory.reduce import total_trajectories
 from vantage.world import TrainState
@@ -132,18 +132,23 @@ class ControlWorld:
     # ---- update ----
 
     def update(self, recipe: Recipe, rollout: Rollout, progress: float) -> dict[str, float]:
-        """All epochs over the rollout in one compiled call, then β from the exact KL over the whole batch."""
+        """The actor's natural step if the recipe has a trust region; all epochs over the rollout in one compiled call;
+        then β from the exact KL over the whole batch.
+        """
         optim = at(self._settings.optim, progress)
         rng = generator(self._settings.seed, Stream.MINIBATCHES, self.updates)
         rows = learning.minibatches(rng, np.asarray(rollout.mask), recipe.n_epochs, recipe.n_minibatches)
-        separate = isinstance(optim, Separate)
+        separate, natural = isinstance(optim, Separate), {}
+        if isinstance(recipe.objective, TrustRegion):
+            moved, natural = trust_region.move_actor(self._model, recipe, self._moving.vector, rollout)
+            self._moving = self._moving._replace(vector=moved)
         self._moving, metrics = learning.learn(
             self._model, structure(recipe), separate, self._moving, numbers(recipe), learning.rates(optim),
             vars(rollout), self._reached, rows,
         )  # fmt: skip
         self._actor = None
         self.updates += 1
-        read = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        read = metrics.read() | {name: float(x) for name, x in natural.items()}
         self._epochs += int(np.ceil(read["train/minibatches"] / recipe.n_minibatches))
         return self._metrics | read | self._told(recipe, optim) | self._move_beta(recipe, rollout, read["train/kl"])
 

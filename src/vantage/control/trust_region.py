@@ -24,8 +24,8 @@ RESIDUAL = 1e-6
 """Conjugate gradients end at ‖g − (F + damping) s‖ ≤ this · ‖g‖: float32 holds no better."""
 
 
-class Surrogate(NamedTuple):
-    """A recipe as `theory.loss` reads it, without its critic: what the actor alone is to improve."""
+class ActorOnly(NamedTuple):
+    """A recipe as `theory.loss` reads it, without its critic."""
 
     objective: TrustRegion
     ent_coef: Any
@@ -34,7 +34,7 @@ class Surrogate(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One length of the line search: the actor there, its KL from the old one, what it gains, and whether it will do."""
+    """One length of the line search: the actor there, its KL from the old one, its gain, and whether it will do."""
 
     tried: Array
     actor: Float[Array, " N"]
@@ -51,10 +51,11 @@ def move_actor(
         maximise L(θ) = reduce(r_t(θ)Ψ_t + c_ent H_t)   subject to   E[KL(π_old‖π_θ)] ≤ δ
 
     Whole step as in `natural_step`, shortened to `shrink`^i of it until E[KL] ≤ δ and L has grown: both evaluated in
-    float64 at the parameters as they will be stored. If no length does, the parameters come back bit for bit.
+    float64 at the parameters as they will be stored, for in float32 a KL is good to about 1e-7 nats only. If no length
+    does, the parameters come back bit for bit. Masked rows count nowhere; row weights count everywhere.
     Source: Schulman et al. (2015) section 6, appendix C; theory 8.4.
     """
-    with jax.enable_x64(True):  # ty: float32 KLs near δ = 1e-4 err by more than the constraint allows
+    with jax.enable_x64(True):
         return _move(model, structure(recipe), vector, numbers(recipe), vars(rollout))
 
 
@@ -64,38 +65,36 @@ def _move(
 ) -> tuple[Float[Array, " P"], dict[str, Array]]:
     recipe, rollout = refill(plan, values), Rollout(**columns)
     region, batch = recipe.objective, recipe.prepare(rollout)
-    total = recipe.reduction.total(rollout)
+    alone, total = ActorOnly(region, recipe.ent_coef, recipe.whiten), recipe.reduction.total(rollout)
     actor, critic = vector[: model.n_actor], vector[model.n_actor :]
-    seen = {"observation": _real(rollout.observation, rollout.mask), "action": rollout.action}
-    plan_of_actor = Surrogate(region, recipe.ent_coef, recipe.whiten)
+    inputs = {"observation": _finite(rollout.observation, rollout.mask), "action": rollout.action}
 
     def whole(part: Array) -> Array:
         return jnp.concatenate([part, critic.astype(part.dtype)])
 
-    def surrogate(part: Array) -> Array:
-        return -loss(plan_of_actor, batch, outputs(model, recipe, whole(part), seen), total=total)[0]
+    def cost(part: Array) -> tuple[Array, dict[str, Array]]:
+        return loss(alone, batch, outputs(model, recipe, whole(part), inputs), total=total)
+
+    def policy(part: Array) -> Any:
+        return model.policy(whole(part), inputs["observation"])
 
     def divergence(old: Any) -> Product:
-        def kl(part: Array) -> Array:
-            new = model.policy(whole(part), seen["observation"])
-            return reduce.mean(old.kl(new), batch.mask, batch.weight)
+        return lambda part: reduce.mean(old.kl(policy(part)), batch.mask, batch.weight)
 
-        return kl
-
-    gradient = jax.grad(surrogate)(actor)
-    curvature = jax.linearize(jax.grad(divergence(model.policy(vector, seen["observation"]))), actor)[1]
-    step = natural_step(gradient, curvature, region)
-    exact = wide(actor)
-    before = surrogate(exact)
-    old = model.policy(whole(exact), seen["observation"])
-    found = search(actor, step, region, divergence(old), lambda part: surrogate(part) - before)
+    slope, now = jax.grad(cost, has_aux=True)(actor)
+    curvature = jax.linearize(jax.grad(divergence(policy(actor))), actor)[1]
+    before = cost(wide(actor))[0]
+    found = search(
+        actor, natural_step(-slope, curvature, region), region,
+        kl=divergence(policy(wide(actor))), gain=lambda part: before - cost(part)[0],
+    )  # fmt: skip
     return whole(found.actor), {
-        "train/policy_objective": before,
+        "train/policy_objective": -before,
         "train/surrogate_gain": found.gain,
         "train/kl": found.kl,
         "train/line_search_steps": found.tried,
         "train/is_line_search_success": found.accepted,
-        "train/first_ratio_deviation": _deviation(model.policy(vector, seen["observation"]), rollout),
+        "train/first_ratio_deviation": now["train/ratio_deviation"],
     }
 
 
@@ -146,12 +145,6 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.float64)
 
 
-def _real(observation: Any, mask: Array) -> Any:
+def _finite(observation: Any, mask: Array) -> Any:
     """Observations with 0 in masked rows, lest what stands there reach a gradient as 0 · NaN."""
     return jax.tree.map(lambda x: jnp.where(mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim)), x, 0), observation)
-
-
-def _deviation(policy: Any, rollout: Rollout) -> Array:
-    """max |π_θ(a_t|s_t)/π_old(a_t|s_t) − 1| before the step: 0 but for rounding."""
-    ratio = importance.ratio(policy.log_prob(rollout.action), rollout.log_prob)
-    return jnp.max(jnp.abs(ratio - 1.0), where=rollout.mask, initial=0.0)

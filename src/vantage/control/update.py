@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from vantage.control.coefficients import refill
 from vantage.control.model import Model
-from vantage.recipe import Penalty, Recipe, ResidualTD, Separate
+from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
 from vantage.rollout import Rollout
 from vantage.theory import critics, reduce
 from vantage.theory.loss import Batch, Outputs, loss
@@ -28,6 +29,17 @@ class Moving(NamedTuple):
 
     vector: Float[Array, " P"]
     adam: Any
+
+
+class Metrics(eqx.Module):
+    """Named scalars as one vector, so that a single transfer brings them to the host."""
+
+    values: Float[Array, " K"]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def read(self) -> dict[str, float]:
+        """The numbers by name."""
+        return dict(zip(self.names, np.asarray(self.values).tolist(), strict=True))
 
 
 class Rates(NamedTuple):
@@ -65,7 +77,7 @@ def learn(
     columns: dict[str, Any],
     reached: Array,
     rows: Int[Array, "E M N"],
-) -> tuple[Moving, dict[str, Array]]:
+) -> tuple[Moving, Metrics]:
     """All epochs over one rollout: E epochs of M minibatches, whose N rows `rows` names (a row ≥ T·B is padding).
 
     `plan` is the recipe with `numbers` taken out of it. Returns what moved, and metrics averaged over the minibatches.
@@ -89,7 +101,8 @@ def learn(
         share = total * reduce.total_steps(part.log_prob, part.mask) / seen
 
         def value(vector: Array) -> tuple[Array, dict[str, Array]]:
-            return loss(recipe, part, _outputs(model, recipe, vector, inputs), vf_coef=rates.vf_coef, total=share)
+            says = outputs(model, recipe, _held(model, recipe, vector), inputs)
+            return loss(recipe, part, says, vf_coef=rates.vf_coef, total=share)
 
         return jax.grad(value, has_aux=True)(moving.vector)
 
@@ -117,7 +130,8 @@ def learn(
     return moving, _summary(model, recipe, moving.vector, rollout, batch, sums)
 
 
-def _outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
+def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
+    """What `theory.loss` reads of the networks, for the given observations and actions."""
     policy = model.policy(vector, inputs["observation"])
     try:
         entropy = policy.entropy()
@@ -131,6 +145,13 @@ def _outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]
         value=model.value(vector, inputs["observation"]) if model.has_critic else None,
         next_value=model.value(vector, inputs["reached"]) if "reached" in inputs else None,
     )
+
+
+def _held(model: Model, recipe: Recipe, vector: Array) -> Array:
+    """The parameters, the actor's without gradient where it has taken its natural step already."""
+    if not isinstance(recipe.objective, TrustRegion):
+        return vector
+    return jnp.concatenate([lax.stop_gradient(vector[: model.n_actor]), vector[model.n_actor :]])
 
 
 def _flat(x: Array) -> Array:
@@ -190,7 +211,7 @@ def _accumulate(sums: dict[str, Array], metrics: dict[str, Array]) -> dict[str, 
 
 def _summary(
     model: Model, recipe: Recipe, vector: Array, rollout: Rollout, batch: dict[str, Array], sums: dict[str, Array]
-) -> dict[str, Array]:
+) -> Metrics:
     count, first = sums.pop("train/minibatches"), sums.pop("train/first_ratio_deviation")
     metrics = {name: x / count for name, x in sums.items()}
     before, after = model.actions.rebuild(rollout.policy or ()), model.policy(vector, rollout.observation)
@@ -202,7 +223,7 @@ def _summary(
     if "value" in batch:
         explained = critics.explained_variance(batch["value"], batch["target"], batch["mask"])
         metrics["train/explained_variance"] = explained
-    return metrics
+    return Metrics(jnp.stack(list(metrics.values())), tuple(metrics))
 
 
 def start(vector: Float[Array, " P"]) -> Moving:
@@ -217,9 +238,7 @@ def rates(optim: Any) -> Rates:
     return Rates(optim.lr, optim.lr, optim.vf_coef, optim.max_grad_norm, optim.eps)
 
 
-def minibatches(
-    rng: np.random.Generator, mask: Bool[Array, "T B"], epochs: int, parts: int
-) -> Int[Array, "E M N"]:
+def minibatches(rng: np.random.Generator, mask: Bool[Array, "T B"], epochs: int, parts: int) -> Int[Array, "E M N"]:
     """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at
     most one.
 

@@ -17,9 +17,10 @@ from vantage.recipe.objective import (
     Proportional,
     Ratio,
     Thresholds,
+    TrustRegion,
 )
 from vantage.recipe.optim import Joint, Optim, Separate
-from vantage.recipe.presets import A2C, PPO, RECIPES, REINFORCE, ActorCritic, ImportanceWeighted, PPOPenalty
+from vantage.recipe.presets import A2C, PPO, RECIPES, REINFORCE, TRPO, ActorCritic, ImportanceWeighted, PPOPenalty
 from vantage.recipe.psi import (
     GAE,
     Baseline,
@@ -76,9 +77,11 @@ __all__ = [
     "StateMean",
     "Steps",
     "TDError",
+    "TRPO",
     "Thresholds",
     "TotalReturn",
     "Trajectories",
+    "TrustRegion",
     "at",
     "check",
     "ends",

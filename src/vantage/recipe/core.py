@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vantage.recipe.critic import CriticLoss, Squared
-from vantage.recipe.objective import Clip, Objective, Penalty
+from vantage.recipe.objective import Clip, Objective, Penalty, TrustRegion
 from vantage.recipe.psi import GAE, Psi
 from vantage.recipe.reduction import Reduction, Steps
 from vantage.recipe.schedule import Coefficient, at, check
@@ -58,6 +58,12 @@ class Recipe:
             self,
             "target_kl",
             "a positive KL in nats per step, such as 0.01, or None",
+        )
+        check(
+            self.target_kl is None or not isinstance(self.objective, TrustRegion),
+            self,
+            "target_kl",
+            "a trust region bounds the KL itself: leave it None and set TrustRegion(delta=…)",
         )
         check(
             self.objective.reuses or self.n_epochs * self.n_minibatches == 1,

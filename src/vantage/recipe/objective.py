@@ -46,8 +46,11 @@ class Clip:
     """
 
     low: Coefficient = 0.2
+    """ε, or ε_low: how far below 1 a ratio earns anything; no unit."""
     high: Coefficient | None = None
+    """ε_high: the same above 1; None: as far as below."""
     dual: float | None = None
+    """c: where Ψ < 0, ratios above this earn nothing either; None: no dual clip."""
     reuses = True
 
     def __post_init__(self) -> None:
@@ -68,8 +71,11 @@ class Thresholds:
     """β doubles at KL ≥ kl_max and halves at KL ≤ kl_min. Theory 8.6."""
 
     kl_min: float = 0.005
+    """KL at or below which β falls, in nats per step."""
     kl_max: float = 0.02
+    """KL at or above which β grows, in nats per step."""
     factor: float = 2.0
+    """By what β is multiplied or divided."""
 
     def __post_init__(self) -> None:
         check(0.0 <= self.kl_min < self.kl_max, self, "kl_min", f"it must lie below kl_max = {self.kl_max}")
@@ -84,6 +90,7 @@ class PaperTarget:
     """β doubles above 1.5 d_targ and halves below d_targ/1.5, as in the PPO paper."""
 
     target: float = 0.01
+    """d_targ: the KL wanted per update, in nats per step."""
 
     def __post_init__(self) -> None:
         check(self.target > 0.0, self, "target", "a KL target in nats per step, such as 0.01")
@@ -97,7 +104,9 @@ class Proportional:
     """β moves by at most 20 % · n/horizon towards the target (Ziegler et al. 2019)."""
 
     target: float = 6.0
+    """The KL wanted, in the unit of the KL that is passed in: nats per sequence in RLHF."""
     horizon: float = 10_000.0
+    """Episodes over which β may change by 20 %."""
 
     def __post_init__(self) -> None:
         check(self.target > 0.0, self, "target", "a KL target in nats, such as 6")
@@ -115,7 +124,9 @@ class Penalty:
     """PPO-Penalty: rΨ − β KL(π_old‖π); `rule=None` keeps β fixed. Theory 8.6."""
 
     beta: float = 1.0
+    """β at the start: the price of one nat of KL, in units of Ψ."""
     rule: BetaRule | None = Thresholds()
+    """How β moves after each update; None: it stays."""
     reuses = True
 
     def __post_init__(self) -> None:
@@ -129,4 +140,40 @@ class Penalty:
         return None
 
 
-Objective = Likelihood | Ratio | Clip | Penalty
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion:
+    """TRPO: r_t(θ)Ψ_t subject to E[KL(π_old‖π)] ≤ δ, by one natural step of the actor a rollout. Theory 8.4.
+
+    Before the epochs, the natural step: (F + damping)⁻¹g over the whole rollout, shortened until E[KL] ≤ δ and the
+    objective has grown, or else not taken; the epochs then move the critic alone.
+    Source: Schulman et al. (2015) appendix C.
+    """
+
+    delta: Coefficient = 0.01
+    """δ: how far the policy may move in one update, in nats per step."""
+    cg_steps: int = 15
+    """Iterations of conjugate gradients on (F + damping) s = g."""
+    damping: float = 0.1
+    """What is added to the diagonal of the Fisher matrix F, in nats per squared parameter."""
+    backtracks: int = 10
+    """How many step lengths are tried, beginning with the whole one, before the actor stays as it is."""
+    shrink: float = 0.8
+    """Each step length tried is this share of the one before."""
+    reuses = True
+
+    def __post_init__(self) -> None:
+        check(positive(self.delta), self, "delta", "a positive KL in nats per step, such as 0.01")
+        check(self.cg_steps >= 1, self, "cg_steps", "take at least one; 10 to 15 are usual")
+        check(self.damping >= 0, self, "damping", "0 or a small positive number, such as 0.1")
+        check(self.backtracks >= 1, self, "backtracks", "at least the whole step is tried; 10 is usual")
+        check(0.0 < self.shrink < 1.0, self, "shrink", "a share between 0 and 1, such as 0.8")
+
+    def __call__(self, terms: Terms) -> Array:
+        return objectives.importance_weighted(terms.ratio, terms.psi)
+
+    def outside(self, terms: Terms) -> Array | None:
+        """No clip range."""
+        return None
+
+
+Objective = Likelihood | Ratio | Clip | Penalty | TrustRegion

@@ -9,7 +9,7 @@ from typing import Any, Literal, ParamSpec
 
 from vantage.recipe.core import Recipe
 from vantage.recipe.critic import Squared
-from vantage.recipe.objective import BetaRule, Clip, Likelihood, Penalty, Ratio, Thresholds
+from vantage.recipe.objective import BetaRule, Clip, Likelihood, Penalty, Ratio, Thresholds, TrustRegion
 from vantage.recipe.psi import GAE, Psi, RewardToGo, TDError
 from vantage.recipe.reduction import Trajectories
 from vantage.recipe.schedule import Coefficient
@@ -60,6 +60,25 @@ def ImportanceWeighted(*, psi: Psi = GAE(), **others: Any) -> Recipe:
 
 
 @_named
+def TRPO(
+    *,
+    delta: Coefficient = 0.01,
+    cg_steps: int = 15,
+    damping: float = 0.1,
+    backtracks: int = 10,
+    shrink: float = 0.8,
+    gae_lambda: Coefficient = 0.95,
+    psi: Psi | None = None,
+    whiten: Literal["minibatch", "batch"] | None = "batch",
+    **others: Any,
+) -> Recipe:
+    """TRPO: rΨ subject to E[KL(π_old‖π)] ≤ δ, one natural step a rollout; the epochs are the critic's. Theory 8.4."""
+    region = TrustRegion(delta=delta, cg_steps=cg_steps, damping=damping, backtracks=backtracks, shrink=shrink)
+    sizes = {"n_epochs": 10, "n_minibatches": 8, **others}
+    return Recipe(objective=region, psi=psi or GAE(lam=gae_lambda), whiten=whiten, **sizes)
+
+
+@_named
 def PPO(
     *,
     clip_range: Coefficient = 0.2,
@@ -92,6 +111,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "actor-critic": ActorCritic,
     "a2c": A2C,
     "importance-weighted": ImportanceWeighted,
+    "trpo": TRPO,
     "ppo": PPO,
     "ppo-penalty": PPOPenalty,
 }
