@@ -90,14 +90,14 @@ def fisher():
 @claim("8.4.natural-step", "h = √(2δ/(gᵀF⁺g)) F⁺g;  for a softmax bandit F⁺g is the centred advantage")
 def natural_step():
     """One natural step on a bandit with logits (0.2, −0.1, 0.4) and A = (1, −½, 2), at δ = 0.01."""
-    pi, A = mdp.softmax(np.array([0.2, -0.1, 0.4])), np.array([1.0, -0.5, 2.0])
+    pi, A = mdp.softmax(np.array([[0.2, -0.1, 0.4]]))[0], np.array([1.0, -0.5, 2.0])
     F = np.diag(pi) - np.outer(pi, pi)
     g = F @ A
     direction = np.linalg.pinv(F) @ g
     yield zero(np.ptp(direction - (A - pi @ A)), "F⁺g − (A − E A) is constant")
     yield equal(0.973643075, g @ direction, "gᵀF⁺g = Var_π(A)")
     size = np.sqrt(2 * 0.01 / (g @ direction))
-    new = mdp.softmax(np.log(pi) + size * direction)
+    new = mdp.softmax((np.log(pi) + size * direction)[None])[0]
     yield equal([0.332542578072, 0.198697544832, 0.468759877095], new, "new policy")
     kl = float(mdp.policy_kl(pi[None], new[None])[0])
     yield equal([0.143322741948, 0.009717377701, 0.133520039199], [size, kl, (new - pi) @ A], "step, KL, gain")
