@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import BACKENDS
+from vantage.theory._array import namespace
 from vantage.theory.distributions import Bernoulli, Categorical, DiagonalGaussian, Product, SquashedGaussian
 
 TOP = 1.0 - 2.0**-24
@@ -49,6 +50,17 @@ def test_the_edges_of_the_noise(rng):
                 policy = Categorical(backend.asarray(logits))
                 drawn = backend.to_numpy(policy.sample(backend.asarray(np.clip(noise, 0, np.float32(TOP)))))
                 assert np.isfinite(logits[np.arange(200), drawn]).all()
+
+
+def test_a_prefix_sum_that_rounds_cannot_draw_a_masked_action(monkeypatch):
+    """Computed in parallel, as on a GPU, a prefix sum may step up where p = 0, and down elsewhere."""
+    logits = np.asarray([0.0, -np.inf, 0.0, -np.inf], dtype=np.float32)
+    xp = namespace(logits)
+    rounded = np.asarray([1.0, 1.0 + 2**-22, 2.0, 2.0 + 2**-21], dtype=np.float32)
+    monkeypatch.setattr(xp, "cumulative_sum", lambda p, axis: rounded)
+    threshold = np.float32(0.5)
+    noises = [np.nextafter(threshold, np.float32(side)) for side in (0, 1)] + [threshold, np.float32(TOP)]
+    assert {int(Categorical(logits).sample(np.asarray(u))) for u in noises} <= {0, 2}
 
 
 def test_sampling_inverts_the_cumulative_distribution():
