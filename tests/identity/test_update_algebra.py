@@ -64,7 +64,7 @@ class Case:
             self.model, structure(now), separate, learning.start(self.vector), numbers(now), learning.rates(optim),
             vars(rollout), self.reached, rows,
         )  # fmt: skip
-        return np.array(self.moved.vector), {name: float(x) for name, x in metrics.items()}
+        return np.array(self.moved.vector), metrics.read()
 
     def gradient(self, recipe, optim, rows=None):
         """The gradient of the first minibatch, read from Adam's first moment after one step: (1 − β₁) g."""

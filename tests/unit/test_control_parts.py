@@ -51,8 +51,9 @@ class Foreign:
 
 
 def test_an_agent_learns_with_a_foreign_network():
-    agent = vt.Agent(lambda: Probe(steps=1, reward=lambda t, x, a: float(a)), vt.PPO(n_minibatches=1), network=Foreign(),
-                     n_envs=2, n_steps=32, optim=vt.Joint(lr=1e-2))  # fmt: skip
+    probe = lambda: Probe(steps=1, reward=lambda t, x, a: float(a))  # noqa: E731
+    options = {"network": Foreign(), "n_envs": 2, "n_steps": 32, "optim": vt.Joint(lr=1e-2)}
+    agent = vt.Agent(probe, vt.PPO(n_minibatches=1), **options)
     report = agent.learn(1000)
     assert report.final["rollout/ep_rew_mean"] > 0.8
     assert max(report.column("train/act_mismatch")) < 1e-5

@@ -24,6 +24,8 @@ from vantage.runs.config import from_json, to_json
 from vantage.world import TrainState
 
 Array = Any
+MAX_EPISODE = 1_000_000
+"""An evaluation that meets a longer episode takes it for one that never ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +212,10 @@ class Agent:
             returns += np.where(running, reward, 0.0)
             lengths += running
             running &= ~(terminated | truncated)
+            if lengths.max() > MAX_EPISODE:
+                raise ValueError(
+                    f"{self.name}: an episode did not end within {MAX_EPISODE} steps; set max_episode_steps"
+                )
         return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()))
 
     # ---- files ----
