@@ -57,7 +57,7 @@ _LAZY = {
 }
 """Names whose modules need JAX or matplotlib, imported when first asked for."""
 
-_MODULES = ("control", "lab", "mdp", "theory", "verify")
+_MODULES = ("callbacks", "control", "lab", "mdp", "theory", "verify")
 
 
 def __getattr__(name: str) -> Any:

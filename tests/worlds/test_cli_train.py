@@ -129,6 +129,30 @@ def test_until_ends_a_run(tmp_path, capsys):
     assert 100 * 8 < found["steps"] < 20000  # a hundred episodes must have ended
 
 
+def test_evaluation_during_a_run_and_the_best_agent(tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ["train", *SHORT, "--steps", "640", "--eval-every", "200", "--out", str(run), "--json"]
+    assert main(argv) == 0
+    logged = [float(row["eval/mean_reward"]) for row in rows(run) if row["eval/mean_reward"]]
+    assert len(logged) == 3
+    capsys.readouterr()
+    assert main(["eval", str(run / "best.safetensors"), "--episodes", "10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean"] == max(logged)
+
+
+def test_evaluations_end_a_run(tmp_path, capsys):
+    argv = ["train", *SHORT, "--steps", "2000", "--json"]
+    assert main([*argv, "--stop-at", "5", "--out", str(tmp_path / "a")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stopped"] == "callback"
+    assert found["steps"] < 200  # the first of 20 evaluations
+    frozen = [*argv, "--lr", "1e-12", "--patience", "2", "--eval-every", "64", "--out", str(tmp_path / "b")]
+    assert main(frozen) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 192  # one evaluation, and two that are no better
+    assert main([*argv, "--patience", "0", "--out", str(tmp_path / "c")]) == 2
+    assert "--patience 0" in capsys.readouterr().err
+
+
 def test_interrupted_then_resumed_equals_uninterrupted(tmp_path, capsys):
     """Ctrl-C in the middle: a checkpoint that loads, and a resumed run that ends with the same bits."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vantage.callbacks import Evaluate, StopAtReward, StopWithoutImprovement
 from vantage.cli import UsageError, live, plan
 from vantage.cli.options import Parser, fail_unless_known, of_fields
 from vantage.loop import Callback, Report, Update
@@ -15,6 +16,8 @@ from vantage.runs.log import FolderLog
 
 CHECKPOINTS = 20
 """How many checkpoints a run writes, each in place of the one before."""
+EVALUATIONS = 20
+"""How often a run is evaluated that may stop by evaluations, but was not told how often."""
 EPISODES = 100
 """Episodes that `--until` averages over."""
 
@@ -33,6 +36,12 @@ class Run:
     """Go on with the run in this folder, bit for bit as if it had never stopped."""
     until: float | None = None
     """Stop as soon as the mean return of the last 100 episodes is this high."""
+    eval_every: int | None = None
+    """Evaluate the agent every so many steps, 10 episodes with deterministic actions, and keep the best one."""
+    stop_at: float | None = None
+    """Stop as soon as an evaluation's mean return is this high."""
+    patience: int | None = None
+    """Stop after this many evaluations in a row without a new best."""
     dry_run: bool = False
     """Check and show all settings, and do nothing else."""
     json: bool = False
@@ -92,6 +101,7 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
         "env": env,
         "total_steps": chosen.total_steps,
         "until": given.get("until"),
+        **_evaluation(given, chosen.total_steps),
         "checkpoint_every": max(1, updates // CHECKPOINTS),
         "settings": to_json(settings),
         "versions": _versions(),
@@ -138,7 +148,7 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
 def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> dict[str, Any]:
     """Learn, keep the folder up to date, and say what came out."""
     log = FolderLog(folder, start=agent.steps)
-    listeners = [log, Until(config["until"]), live.display(out)]
+    listeners = [*_evaluating(agent, folder, config, log.rows), log, Until(config["until"]), live.display(out)]
     try:
         report = agent.learn(
             config["total_steps"], listeners, checkpoint=folder.checkpoint, checkpoint_every=config["checkpoint_every"]
@@ -151,6 +161,29 @@ def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> di
         raise
     agent.save(folder.agent)
     return finish(agent, folder, config, log, report, out)
+
+
+def _evaluation(given: dict[str, Any], total: int) -> dict[str, Any]:
+    """What was said of evaluations; a reason to stop needs some, so 20 of them are made."""
+    wanted = {name: given.get(name) for name in ("eval_every", "stop_at", "patience")}
+    for name in ("eval_every", "patience"):
+        if wanted[name] is not None and wanted[name] < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {wanted[name]}: give a whole number, at least 1")
+    if wanted["eval_every"] is None and (wanted["stop_at"], wanted["patience"]) != (None, None):
+        wanted["eval_every"] = max(1, total // EVALUATIONS)
+    return wanted
+
+
+def _evaluating(agent: Any, folder: RunFolder, config: dict[str, Any], rows: list[dict[str, float]]) -> list[Callback]:
+    """The callbacks that evaluate, and stop by what they find; they stand before the log."""
+    if config.get("eval_every") is None:
+        return []
+    found: list[Callback] = [Evaluate(agent, config["eval_every"], best=folder.best, rows=rows)]
+    if config["stop_at"] is not None:
+        found.append(StopAtReward(config["stop_at"]))
+    if config["patience"] is not None:
+        found.append(StopWithoutImprovement(config["patience"], rows=rows))
+    return found
 
 
 def finish(

@@ -12,6 +12,7 @@ from vantage.theory import distributions as distribution
 MINIBATCHES = "mean over real steps of each minibatch, then over the minibatches of the update"
 ROLLOUT = "all real steps of the rollout"
 EPISODES = "the last 100 episodes that ended"
+EVALUATED = "the episodes of one evaluation, on environments of its own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,13 @@ METRICS: dict[str, Metric] = {
         unit="reward",
     ),
     "rollout/ep_len_mean": Metric(what="length of an episode", over=EPISODES, formula="T", unit="steps"),
+    "eval/mean_reward": Metric(
+        what="return of an episode, in the world's own reward, with the most likely actions", over=EVALUATED,
+        formula="Σ_{t=0}^{T−1} r_t", unit="reward",
+    ),
+    "eval/mean_ep_length": Metric(
+        what="length of an episode with the most likely actions", over=EVALUATED, formula="T", unit="steps"
+    ),
     "rollout/truncated_share": Metric(
         what="share of the episodes that a time limit ended", over="the episodes that ended in this rollout",
         formula="truncated / ended", unit="share",

@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "agent.safetensors"
 
     @property
+    def best(self) -> Path:
+        """The agent of the best evaluation during training."""
+        return self.path / "best.safetensors"
+
+    @property
     def newest(self) -> Path:
         """The agent to evaluate: the one at the end, or that of the last checkpoint while the run goes on.
 

@@ -1,0 +1,143 @@
+"""What may listen to a run: evaluation, the best agent kept, reasons to stop early, copies along the way, any function.
+
+None of them touches what training depends on: with or without them a run is the same bit for bit. All decide by the
+number of steps or the metrics of an update, so that a resumed run decides alike; `rows` are the metrics it had so far.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from vantage.loop import Callback, Update
+from vantage.recipe import Recipe
+from vantage.world import World
+
+__all__ = ["Callback", "Checkpoints", "Each", "Evaluate", "StopAtReward", "StopWithoutImprovement", "Update"]
+
+Row = Mapping[str, float]
+REWARD, LENGTH = "eval/mean_reward", "eval/mean_ep_length"
+
+
+@runtime_checkable
+class Trainee(Protocol):
+    """What is evaluated and saved: an `Agent`."""
+
+    def evaluate(self, episodes: int = ..., deterministic: bool = ..., seed: int = ...) -> Any: ...
+
+    def save(self, path: Path) -> None: ...
+
+
+class Each(Callback):
+    """Calls `function(update)` after every update, or after the first one at or beyond each multiple of `every` steps.
+
+    The run ends when it returns False. Raises ValueError for `every` < 1.
+    """
+
+    def __init__(self, function: Callable[[Update], bool | None], every: int | None = None) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every = {every}: a number of environment steps, at least 1, or None for each update")
+        self._function, self._every, self._before = function, every, 0
+
+    def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
+        """Note where the run begins."""
+        self._before = world.steps
+
+    def on_update(self, update: Update) -> bool | None:
+        """Call the function if it is time."""
+        before, self._before = self._before, update.steps
+        if self._every is None or update.steps // self._every > before // self._every:
+            return self._function(update)
+        return None
+
+
+class Evaluate(Each):
+    """Plays `episodes` whole episodes every `every` steps, on environments and with seeds of their own.
+
+    Adds `eval/mean_reward` and `eval/mean_ep_length` to the update's metrics: let it stand before the callbacks that
+    read or log them. With `best` the agent is saved there whenever the mean reward is higher than ever before.
+    `on_evaluation` and `on_new_best` are called with the update then; the run ends when one returns False.
+    """
+
+    def __init__(
+        self,
+        agent: Trainee,
+        every: int = 10_000,
+        episodes: int = 10,
+        *,
+        best: str | Path | None = None,
+        deterministic: bool = True,
+        seed: int = 0,
+        on_evaluation: Callable[[Update], bool | None] | None = None,
+        on_new_best: Callable[[Update], bool | None] | None = None,
+        rows: Iterable[Row] = (),
+    ) -> None:
+        super().__init__(self._evaluate, every)
+        self.highest = max((row[REWARD] for row in rows if REWARD in row), default=-float("inf"))
+        """The best mean reward so far."""
+        self._agent, self._path = agent, None if best is None else Path(best)
+        self._how = {"episodes": episodes, "deterministic": deterministic, "seed": seed}
+        self._on_evaluation, self._on_new_best = on_evaluation, on_new_best
+
+    def _evaluate(self, update: Update) -> bool | None:
+        played = self._agent.evaluate(**self._how)
+        update.metrics[REWARD] = float(played.mean)
+        update.metrics[LENGTH] = sum(played.lengths) / len(played.lengths)
+        called = [self._on_evaluation]
+        if played.mean > self.highest:
+            self.highest = float(played.mean)
+            called.append(self._on_new_best)
+            if self._path is not None:
+                self._agent.save(self._path)
+        return False if [hear for hear in called if hear is not None and hear(update) is False] else None
+
+
+class StopAtReward(Callback):
+    """Ends the run when a metric, by default that of `Evaluate`, is at least `threshold`."""
+
+    def __init__(self, threshold: float, metric: str = REWARD) -> None:
+        self._threshold, self._metric = threshold, metric
+
+    def on_update(self, update: Update) -> bool | None:
+        """False when the threshold is reached."""
+        return False if update.metrics.get(self._metric, -float("inf")) >= self._threshold else None
+
+
+class StopWithoutImprovement(Callback):
+    """Ends the run when a metric has not risen above its highest value for `patience` measurements in a row.
+
+    Raises ValueError for `patience` < 1.
+    """
+
+    def __init__(self, patience: int, metric: str = REWARD, rows: Iterable[Row] = ()) -> None:
+        if patience < 1:
+            raise ValueError(f"patience = {patience}: a number of evaluations, at least 1")
+        self._patience, self._metric = patience, metric
+        self._highest, self._waited = -float("inf"), 0
+        for row in rows:
+            self._see(row)
+
+    def on_update(self, update: Update) -> bool | None:
+        """False when patience is exhausted."""
+        self._see(update.metrics)
+        return False if self._waited >= self._patience else None
+
+    def _see(self, row: Row) -> None:
+        if self._metric in row:
+            higher = row[self._metric] > self._highest
+            self._waited = 0 if higher else self._waited + 1
+            self._highest = max(self._highest, row[self._metric])
+
+
+class Checkpoints(Each):
+    """Saves the agent every `every` steps to a file of its own, `folder/step_STEPS.safetensors`, and keeps them all.
+
+    To go on with a run, use the checkpoint of `Agent.learn`; these are for looking back.
+    """
+
+    def __init__(self, agent: Trainee, folder: str | Path, every: int = 50_000) -> None:
+        super().__init__(self._save, every)
+        self._agent, self._folder = agent, Path(folder)
+
+    def _save(self, update: Update) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._agent.save(self._folder / f"step_{update.steps}.safetensors")
