@@ -71,7 +71,7 @@ class Categorical:
         """The first a whose cumulative probability exceeds the uniform `noise`, `[…]`; p_a = 0 is never drawn."""
         xp = namespace(self.logits)
         p = xp.exp(self.logits - xp.max(self.logits, axis=-1, keepdims=True))
-        # XLA adds prefixes in an order of its own, so a step of 0 may move the sum by a rounding: hence the mask.
+        # A prefix sum computed in parallel may move by a rounding where p = 0: hence the mask.
         reached = xp.where(p > 0, xp.cumulative_sum(p, axis=-1), 0.0)
         threshold = noise[..., None] * xp.max(reached, axis=-1, keepdims=True)
         return xp.argmax(xp.astype(reached > threshold, xp.int32), axis=-1)
