@@ -26,8 +26,9 @@ ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 @runtime_checkable
 class Network(Protocol):
-    """How to build the function from features `[D]` to outputs `[O]`; a frozen dataclass, decorated with `runs.known`
-    if it is to be saved.
+    """How to build the function from features `[D]` to outputs `[O]`.
+
+    Implement it as a frozen dataclass, decorated with `runs.known` if agents that use it are to be saved.
 
     `build` returns any pytree that is callable. One that maps a single vector, as Equinox modules do, is mapped over
     the batch.
