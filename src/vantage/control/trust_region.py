@@ -82,7 +82,7 @@ def _move(
         return lambda part: reduce.mean(old.kl(policy(part)), batch.mask, batch.weight)
 
     slope, now = jax.grad(cost, has_aux=True)(actor)
-    curvature = jax.linearize(jax.grad(divergence(policy(actor))), actor)[1]
+    curvature = fisher_product(divergence(policy(actor)), actor)
     before = cost(wide(actor))[0]
     found = search(
         actor, natural_step(-slope, curvature, region), region,
@@ -98,6 +98,17 @@ def _move(
     }
 
 
+def fisher_product(kl: Product, actor: Float[Array, " N"]) -> Product:
+    """The product with the Fisher matrix of the rows' states, v ↦ Fv, without the matrix.
+
+        F = ∇²_θ E[KL(π_old‖π_θ)] at θ = θ_old   (= E[∇log π ∇log πᵀ])
+
+    `kl` is θ ↦ E[KL(π_old‖π_θ)], exact over actions; its gradient is differentiated once more along v.
+    Shapes `[N]` → `[N]`. Source: Schulman et al. (2015) appendix C.1; theory 8.4.
+    """
+    return jax.linearize(jax.grad(kl), actor)[1]
+
+
 def natural_step(gradient: Float[Array, " N"], curvature: Product, region: TrustRegion) -> Float[Array, " N"]:
     """The step along s = (F + damping)⁻¹g that reaches δ in the quadratic model of the KL with that same matrix.
 
@@ -107,13 +118,13 @@ def natural_step(gradient: Float[Array, " N"], curvature: Product, region: Trust
     true KL of the step falls short of δ rather than past it. Shapes `[N]`. A gradient of 0 gives a step of 0.
     Source: Schulman et al. (2015) appendix C.
     """
-    size = jnp.linalg.norm(gradient)
-    unit = gradient / jnp.where(size > 0, size, 1.0)
+    size = jnp.max(jnp.abs(gradient))  # no gradient's square over- or underflows
+    scaled = gradient / jnp.where(size > 0, size, 1.0)
 
     def damped(v: Array) -> Array:
         return curvature(v) + (region.damping * v).astype(v.dtype)
 
-    direction, _ = cg(damped, unit, tol=0.0, atol=RESIDUAL, maxiter=region.cg_steps)
+    direction, _ = cg(damped, scaled, tol=RESIDUAL, maxiter=region.cg_steps)
     quadratic = direction @ damped(direction)
     length = jnp.sqrt(2.0 * region.delta / jnp.where(size > 0, quadratic, 1.0))
     return (length * direction).astype(gradient.dtype)
