@@ -64,7 +64,7 @@ class Rollout:
     @property
     def row_weight(self) -> Any:
         """`weight` spread over rows, `[T, B]`; 1.0 where columns are not weighted."""
-        return 1.0 if self.weight is None else self.weight + 0.0 * self.reward
+        return 1.0 if self.weight is None else self.weight * namespace(self.reward).ones_like(self.reward)
 
     @property
     def episode(self) -> Int[Array, "T B"]:
@@ -73,7 +73,7 @@ class Rollout:
         """
         xp = namespace(self.last)
         steps, columns = self.shape
-        ended = xp.astype(self.last, xp.int64 if steps * columns > 2**31 - 1 else xp.int32)
+        ended = xp.astype(xp.logical_and(self.last, self.mask), xp.int64 if steps * columns > 2**31 - 1 else xp.int32)
         before = xp.cumulative_sum(ended, axis=0) - ended
         return before * columns + xp.arange(columns)[None, :]
 
