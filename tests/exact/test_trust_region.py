@@ -18,18 +18,11 @@ from vantage.control.networks import host_forward
 from vantage.control.spaces import BoxActions, DiscreteActions, StateObservations, VectorObservations
 from vantage.rollout import Rollout
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 THETA, A = np.array([0.2, -0.1, 0.4]), np.array([1.0, -0.5, 2.0])
 PI = mdp.softmax(THETA[None])[0]
 BARE = partial(vt.TRPO, psi=vt.RewardToGo(), critic=None, whiten=None)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    """Each shape compiles a step of its own: half the time without LLVM's optimisations."""
-    old = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", old)
 
 
 class Lookup(eqx.Module):
