@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from vantage.control import environments, model
 from vantage.control.defaults import TUNED
@@ -14,13 +15,14 @@ from vantage.control.environments import Source
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments, observe
 from vantage.control.settings import Settings, settings
-from vantage.control.spaces import Actions, Observations, actions, observations
+from vantage.control.spaces import Actions, DiscreteActions, Observations, actions, observations
 from vantage.control.streams import Stream, generator, reset_seed
 from vantage.control.training import ControlWorld
 from vantage.loop import Callback, Report, learn
 from vantage.recipe import Recipe
 from vantage.runs import checkpoint as files
 from vantage.runs.config import from_json, to_json
+from vantage.theory.divergences import log_softmax
 from vantage.world import TrainState
 
 Array = Any
@@ -167,6 +169,30 @@ class Agent:
         if rng is None:
             return self._model.actions.mode(outputs)
         return actor.sample(outputs, self._model.actions.noise(rng, (len(batch),)))
+
+    def action_probabilities(self, observations: Any) -> Float[Array, "*B A"]:
+        """π(a|s) for observations `[…]` as the environment gives them. Raises TypeError for actions with a density."""
+        if not isinstance(self._model.actions, DiscreteActions):
+            raise TypeError(f"{self.name} has actions with a density, not probabilities: use act or predict")
+        actor, moments = self._policy
+        return np.exp(log_softmax(actor.outputs(observe(moments, self._model.observations.record(observations)))))
+
+    def state_values(self, observations: Any) -> Float[Array, "*B"]:
+        """V_φ(s) for observations `[…]` as the environment gives them, in units of the rewards that Ψ sees.
+
+        Raises ValueError if the recipe has no critic.
+        """
+        if not self._model.has_critic:
+            raise ValueError("this agent has no critic: choose a recipe with one, such as A2C()")
+        seen = observe(self._policy[1], self._model.observations.record(observations))
+        return np.asarray(self._model.value(self._vector, seen))
+
+    @property
+    def _vector(self) -> Array:
+        """The parameters of this moment, without opening an environment."""
+        if "world" in vars(self):
+            return self.world.vector
+        return self._initial if self._restored is None else self._model.vector(self._restored.arrays["parameters"])
 
     @property
     def _policy(self) -> tuple[Actor, Moments | None]:
