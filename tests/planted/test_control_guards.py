@@ -65,3 +65,25 @@ def test_a_refused_step_is_taken_back():
         )
     assert not found.accepted
     assert np.asarray(found.actor).tobytes() == np.asarray(actor).tobytes()
+
+
+def test_a_step_out_of_the_region_is_refused():
+    """KL = |θ| along a line: of the steps 1, 0.8, 0.64, … the first with KL ≤ 0.7 is 0.64."""
+    actor, step = jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32)
+    with jax.enable_x64(True):
+        region = vt.TrustRegion(delta=0.7, shrink=0.8)
+        found = trust_region.search(actor, step, region, lambda part: part.sum(), lambda part: part.sum())
+    np.testing.assert_allclose(found.actor, [0.64], rtol=1e-6)
+
+
+def test_the_whole_step_uses_up_the_region():
+    F = jnp.array([1.0, 4.0])
+    step = trust_region.natural_step(jnp.array([1.0, 1.0]), lambda v: F * v, vt.TrustRegion(delta=0.01, damping=0.0))
+    np.testing.assert_allclose(0.5 * step @ (F * step), 0.01, rtol=1e-5)
+
+
+def test_the_epochs_leave_the_actor_alone():
+    made = agent(SAME_STEP, vt.TRPO())
+    model, recipe = made._model, made.settings.recipe
+    slope = jax.grad(lambda vector: update._held(model, recipe, vector).sum())(jnp.zeros(model.size))
+    np.testing.assert_array_equal(slope, jnp.arange(model.size) >= model.n_actor)
