@@ -153,6 +153,17 @@ def test_evaluations_end_a_run(tmp_path, capsys):
     assert "--patience 0" in capsys.readouterr().err
 
 
+def test_settings_from_a_file(tmp_path, capsys):
+    """Saved without training; the run it describes has the settings that were typed."""
+    path = tmp_path / "a.toml"
+    assert main(["train", *SHORT, "--steps", "128", "--seed", "4", "--save-config", str(path), "--dry-run"]) == 0
+    assert main(["train", "--config", str(path), "--gamma", "0.5", "--out", str(tmp_path / "run"), "--json"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings = config["settings"]
+    assert (config["env"], config["total_steps"], settings["seed"]) == ("CartPole-v1", 128, 4)
+    assert (settings["n_envs"], settings["gamma"], settings["network"]["hidden"]) == (2, 0.5, [8])
+
+
 def test_interrupted_then_resumed_equals_uninterrupted(tmp_path, capsys):
     """Ctrl-C in the middle: a checkpoint that loads, and a resumed run that ends with the same bits."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.callbacks import Evaluate, StopAtReward, StopWithoutImprovement
-from vantage.cli import UsageError, live, plan
+from vantage.cli import UsageError, config_file, live, plan
 from vantage.cli.options import Parser, fail_unless_known, of_fields
 from vantage.loop import Callback, Report, Update
 from vantage.recipe import RECIPES
@@ -42,6 +42,10 @@ class Run:
     """Stop as soon as an evaluation's mean return is this high."""
     patience: int | None = None
     """Stop after this many evaluations in a row without a new best."""
+    config: str | None = None
+    """File with settings: TOML as --save-config writes it, or YAML of RL Baselines3 Zoo; options typed come first."""
+    save_config: str | None = None
+    """Write all settings to this TOML file."""
     dry_run: bool = False
     """Check and show all settings, and do nothing else."""
     json: bool = False
@@ -69,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         "train", [*of_fields(Run, "run"), *plan.recipe_options(), *plan.agent_options()],
         {"ENV?": "a Gymnasium environment, such as CartPole-v1"},
     )  # fmt: skip
-    given = parser.read(argv)
+    given = config_file.merge(parser.read(argv))
     if given.get("steps") is not None and given["steps"] < 1:
         raise UsageError(f"--steps {given['steps']}: train for at least one step")
     if given.get("recipe"):
@@ -95,6 +99,8 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     chosen = plan.make(env, given)
     settings = chosen.settings
     agent = Agent(env, **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+    if "save_config" in given:
+        config_file.save(Path(given["save_config"]), chosen)
     path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"{env.replace('/', '-')}-{settings.seed}")
     updates = -(-chosen.total_steps // settings.batch_size)
     config = {

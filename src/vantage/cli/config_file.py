@@ -1,0 +1,131 @@
+"""Settings in a file: TOML whose keys are the options of the command line, or an entry of RL Baselines3 Zoo in YAML."""
+
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from vantage.cli import UsageError, plan
+from vantage.cli.options import Option
+from vantage.explain.choices import choices, convert, members, nearest, spelling, write
+from vantage.recipe import Linear, Separate
+
+ABOUT: dict[str, Any] = {"env": str, "steps": int, "recipe": str}
+"""Keys about the run, and the algorithm's name; all others are about recipe, optimiser, network and agent."""
+
+
+def merge(given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, over what the file behind `config` says; a typed recipe replaces the file's algorithm."""
+    if "config" not in given:
+        return given
+    typed = {name: value for name, value in given.items() if name != "config"}
+    path = Path(given["config"])
+    if path.suffix in (".yml", ".yaml"):
+        return _zoo(path, typed.get("ENV")) | typed
+    found = read(path)
+    if "recipe" in typed:
+        algorithm = {option.name for option in plan.recipe_options()}
+        found = {name: value for name, value in found.items() if name not in algorithm}
+    if "env" in found:
+        found["ENV"] = found.pop("env")
+    return found | typed
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file. Raises UsageError naming the file, the key and the remedy."""
+    known = _options()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist: vantage train ENV --save-config {path} writes one") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    found = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in known and name not in ABOUT:
+            raise UsageError(f"{path}: there is no setting {key!r}: {nearest(name, [*known, *ABOUT])}")
+        annotation = ABOUT.get(name) or known[name].annotation
+        try:
+            found[name] = _value(value, annotation)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path}: {key} = {value!r}: {error}") from error
+    return found
+
+
+def save(path: Path, chosen: plan.Plan) -> None:
+    """Write every setting of a plan, so that `read` gives the same plan whatever is tuned for the environment then."""
+    settings = chosen.settings
+    if settings.env_kwargs:
+        raise UsageError("env_kwargs cannot be written to a file of settings: register the environment with them")
+    parts = {"recipe": settings.recipe, "optimiser": settings.optim, "network": settings.network, "agent": settings}
+    lines = [f"env = {_toml(chosen.env)}", f"steps = {chosen.total_steps}"]
+    for title, part in parts.items():
+        lines += ["", f"# {title}"]
+        if isinstance(part, Separate):
+            lines.append('optim = "separate"')
+        skip = ("recipe", "optim", "network", "env_kwargs") if part is settings else ()
+        lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part) if f.name not in skip]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _options() -> dict[str, Option]:
+    return {option.name: option for option in [*plan.recipe_options(), *plan.agent_options()]}
+
+
+def _value(value: Any, annotation: Any) -> Any:
+    """A TOML value under a type annotation; text is read as on the command line, a table is a record with its type."""
+    if isinstance(value, dict):
+        known, rest = choices(annotation), {name: x for name, x in value.items() if name != "type"}
+        if value.get("type") not in known:
+            raise ValueError(f"give type = one of {', '.join(known) or 'nothing: no table may stand here'}")
+        kind = known[value["type"]]
+        hints = get_type_hints(kind)
+        strange = sorted(rest.keys() - {f.name for f in fields(kind)})
+        if strange:
+            raise ValueError(f"{value['type']} has no field {strange[0]!r}: {nearest(strange[0], hints)}")
+        return kind(**{name: _value(x, hints[name]) for name, x in rest.items()})
+    if isinstance(value, list):
+        return convert(",".join(map(str, value)), annotation)
+    if isinstance(value, float) and float in members(annotation):
+        return value  # not through text, which need not be exact
+    return convert(str(value).lower() if isinstance(value, bool) else str(value), annotation)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: numbers and lists as they are, choices as on the command line, deeper ones as inline tables."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if is_dataclass(value) and not isinstance(value, Linear | type):
+        inner = {f.name: getattr(value, f.name) for f in fields(value)}
+        if any(is_dataclass(x) for x in inner.values()):
+            pairs = [f"type = {_toml(spelling(type(value)))}", *(f"{name} = {_toml(x)}" for name, x in inner.items())]
+            return "{ " + ", ".join(pairs) + " }"
+    text = value if isinstance(value, str) else write(value)
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _zoo(path: Path, env: str | None) -> dict[str, Any]:
+    """The entry for an environment in a YAML file of RL Baselines3 Zoo."""
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: reading YAML needs the package pyyaml: pip install pyyaml") from error
+    from vantage.control.zoo import from_zoo
+
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist")
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if env is None or env not in entries:
+        raise UsageError(f"{path} has no entry for {env or 'no environment'}: it has {', '.join(map(str, entries))}")
+    tuned = from_zoo(entries[env])
+    settings = dict(tuned.settings)
+    recipe, optim, network = settings.pop("recipe"), settings.pop("optim"), settings.pop("network", None)
+    found = {"steps": tuned.total_steps, **settings}
+    for part in (recipe, optim, network):
+        found |= {} if part is None else {f.name: getattr(part, f.name) for f in fields(part)}
+    return found

@@ -1,0 +1,144 @@
+"""Hyperparameters of RL Baselines3 Zoo: what each key sets; the loss is Stable-Baselines3's to the gradient."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vantage as vt
+from vantage.control import MLP
+from vantage.control.defaults import TUNED
+from vantage.control.settings import settings
+from vantage.control.zoo import FIELDS, from_zoo
+from vantage.theory.distributions import Categorical
+from vantage.theory.loss import Batch, Outputs, loss
+
+N, D, A = 48, 3, 4
+
+
+def sb3_loss(x, data, *, clip_range, ent_coef, vf_coef, normalize_advantage):
+    """`PPO.train` of Stable-Baselines3 on one minibatch, written out: policy, value and entropy loss."""
+    logits, values = data["s"] @ x["pi"], data["s"] @ x["v"]
+    log_all = logits - jax.scipy.special.logsumexp(logits, axis=1, keepdims=True)
+    log_prob = jnp.take_along_axis(log_all, data["a"][:, None], axis=1)[:, 0]
+    entropy = -jnp.sum(jnp.exp(log_all) * log_all, axis=1)
+    advantages = data["psi"]
+    if normalize_advantage:
+        advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+    r = jnp.exp(log_prob - data["old"])
+    policy_loss = -jnp.minimum(advantages * r, advantages * jnp.clip(r, 1 - clip_range, 1 + clip_range)).mean()
+    value_loss = ((data["returns"] - values) ** 2).mean()
+    return policy_loss + ent_coef * -entropy.mean() + vf_coef * value_loss
+
+
+def ours(x, data, tuned):
+    recipe, optim = tuned.settings["recipe"], tuned.settings["optim"]
+    pi = Categorical(data["s"] @ x["pi"])
+    batch = Batch(log_prob=data["old"], psi=data["psi"], target=data["returns"], value=data["returns"],
+                  reward=data["psi"], discount=data["psi"], mask=jnp.ones(N, bool), weight=None)  # fmt: skip
+    outputs = Outputs(log_prob=pi.log_prob(data["a"]), entropy=pi.entropy(), value=data["s"] @ x["v"])
+    return loss(recipe.at(0.0), batch, outputs, vf_coef=optim.vf_coef)[0]
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    data = {
+        "s": rng.standard_normal((N, D)), "a": rng.integers(0, A, N), "psi": 3 + rng.standard_normal(N),
+        "returns": rng.standard_normal(N), "old": np.log(rng.uniform(0.1, 0.6, N)),
+    }  # fmt: skip
+    x = {"pi": rng.standard_normal((D, A)), "v": rng.standard_normal(D)}
+    return jax.tree.map(jnp.asarray, x), jax.tree.map(jnp.asarray, data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"clip_range": 0.3, "ent_coef": 0.02, "vf_coef": 0.9}, {"clip_range": "lin_0.1", "ent_coef": 0.0, "vf_coef": 0.5}],
+)
+def test_one_minibatch_has_the_gradient_of_stable_baselines3(case, options):
+    """vf_coef needs no factor of 2, the entropy enters with the same sign, and lin_x starts at x."""
+    x, data = case
+    tuned = from_zoo({**options, "normalize_advantage": False})
+    numbers = {name: float(str(value).removeprefix("lin_")) for name, value in options.items()}
+    wanted = jax.grad(sb3_loss)(x, data, **numbers, normalize_advantage=False)
+    found = jax.grad(ours)(x, data, tuned)
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-5, atol=1e-6)
+
+
+def test_normalised_advantages_differ_by_the_stated_factor(case):
+    x, data = case
+    tuned = from_zoo({"vf_coef": 0.0})
+    wanted = jax.grad(sb3_loss)(x, data, clip_range=0.2, ent_coef=0.0, vf_coef=0.0, normalize_advantage=True)
+    found = jax.grad(ours)(x, data, tuned)["pi"]
+    np.testing.assert_allclose(found, np.sqrt(N / (N - 1)) * wanted["pi"], rtol=2e-5, atol=1e-6)
+
+
+def test_the_tuned_settings_of_cartpole():
+    """The entry in our own words, and all others make an agent's settings."""
+    known = TUNED["CartPole-v1"]
+    recipe = vt.PPO(clip_range=vt.Linear(0.2), gae_lambda=0.8, n_epochs=20, n_minibatches=1)
+    assert settings(**known.settings) == settings(
+        recipe=recipe, gamma=0.98, n_envs=8, n_steps=32, optim=vt.Joint(lr=vt.Linear(1e-3))
+    )
+    assert known.total_steps == 100_000
+    assert all(settings(**tuned.settings).batch_size >= 32 for tuned in TUNED.values())
+
+
+def test_every_key_has_an_effect():
+    """Changed alone, each key changes what comes out; those about gSDE are the exception."""
+    other = dict(
+        n_timesteps=5, n_envs=3, n_steps=99, batch_size=7, n_epochs=3, gamma=0.5, gae_lambda=0.5, learning_rate=1e-2,
+        clip_range=0.7, ent_coef=0.5, vf_coef=0.7, max_grad_norm=3, target_kl=0.1, normalize_advantage=False,
+        normalize=True, policy_kwargs="dict(net_arch=[32])", seed=4,
+    )  # fmt: skip
+    plain = from_zoo({})
+    assert other.keys() | {"policy", "use_sde", "sde_sample_freq"} == FIELDS.keys()
+    assert all(from_zoo({name: value}) != plain for name, value in other.items())
+    assert from_zoo({"use_sde": False, "sde_sample_freq": 4, "policy": "MlpPolicy"}) == plain
+
+
+def test_defaults_are_those_of_stable_baselines3():
+    found = from_zoo({})
+    assert found.settings["optim"] == vt.Joint(lr=3e-4, vf_coef=0.5, max_grad_norm=0.5, eps=1e-5)
+    assert found.settings["recipe"] == vt.PPO(n_epochs=10, n_minibatches=32)
+    assert (found.settings["n_envs"], found.settings["n_steps"]) == (1, 2048)
+
+
+def test_networks_and_normalisation():
+    written = "dict(activation_fn=nn.ReLU, net_arch=dict(pi=[256, 256], vf=[256, 256]))"
+    assert from_zoo({"policy_kwargs": written}).settings["network"] == MLP(hidden=(256, 256), activation="relu")
+    older = written.replace("dict(pi", "[dict(pi").replace("256]))", "256])])")
+    assert from_zoo({"policy_kwargs": older}).settings["network"] == MLP(hidden=(256, 256), activation="relu")
+    found = from_zoo({"normalize": "{'norm_obs': True, 'norm_reward': False}"}).settings
+    assert (found["normalise_observation"], found["normalise_reward"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"learning_rte": 1}, "did you mean 'learning_rate', which sets optim.lr"),
+        ({"use_sde": True}, "gSDE"),
+        ({"clip_range_vf": 0.2}, "ClippedValue"),
+        ({"env_wrapper": "x.Y"}, "callable"),
+        ({"policy": "CnnPolicy"}, "MlpPolicy"),
+        ({"policy_kwargs": "dict(log_std_init=-2)"}, "log_std_init"),
+        ({"policy_kwargs": "dict(net_arch=dict(pi=[8], vf=[4]))"}, "equal"),
+        ({"policy_kwargs": "__import__('os').getcwd()"}, "not understood"),
+        ({"normalize": "{'gamma': 1}"}, "gamma"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(options, part):
+    with pytest.raises(ValueError, match=part):
+        from_zoo(options)
+    name = next(iter(options))
+    assert from_zoo(options, leave_out=[name]) == from_zoo({})
+
+
+def test_the_comparison_of_gradients_can_fail(case):
+    x, data = case
+    tuned = from_zoo({"vf_coef": 0.5, "normalize_advantage": False})
+    half = replace(tuned, settings={**tuned.settings, "optim": vt.Joint(vf_coef=0.25)})
+    assert not np.allclose(jax.grad(ours)(x, data, tuned)["v"], jax.grad(ours)(x, data, half)["v"], rtol=1e-3)
