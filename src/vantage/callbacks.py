@@ -1,20 +1,27 @@
-"""What may listen to a run: evaluation, the best agent kept, reasons to stop early, copies along the way, any function.
+"""What may listen to a run: evaluation, the best agent kept, reasons to stop early, copies, logs, any function.
 
 None of them touches what training depends on: with or without them a run is the same bit for bit. All decide by the
 number of steps or the metrics of an update, so that a resumed run decides alike; `rows` are the metrics it had so far.
 """
 
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from vantage.loop import Callback, Update
+from vantage.loop import Callback, Report, Update
 from vantage.recipe import Recipe
 from vantage.world import World
 
-__all__ = ["Callback", "Checkpoints", "Each", "Evaluate", "StopAtReward", "StopWithoutImprovement", "Update"]
+__all__ = [
+    "Callback", "Checkpoints", "Each", "Evaluate", "JsonLines", "StopAtReward", "StopWithoutImprovement", "Update",
+    "WandB",
+]  # fmt: skip
 
 Row = Mapping[str, float]
+STEPS = "time/total_timesteps"
 REWARD, LENGTH = "eval/mean_reward", "eval/mean_ep_length"
 
 
@@ -141,3 +148,54 @@ class Checkpoints(Each):
     def _save(self, update: Update) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._agent.save(self._folder / f"step_{update.steps}.safetensors")
+
+
+class JsonLines(Callback):
+    """Appends each update's metrics to a file, one JSON object a line; what is not finite becomes null.
+
+    When a run is resumed, the lines behind its checkpoint are dropped first.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
+        """Keep of an older file what the run has already done."""
+        lines = self._path.read_text(encoding="utf-8").splitlines() if world.steps and self._path.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)[STEPS] <= world.steps]
+        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def on_update(self, update: Update) -> None:
+        """Append a line."""
+        row = {name: float(x) if math.isfinite(x) else None for name, x in update.metrics.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class WandB(Callback):
+    """Logs each update's metrics to Weights & Biases, offline unless another `mode` is asked for; nothing leaves the
+    machine before `wandb sync`.
+
+    The options are those of `wandb.init`. Raises ModuleNotFoundError, saying what to install, without the package.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            wandb: Any = import_module("wandb")
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("logging to Weights & Biases needs its package: pip install wandb") from error
+        self._open, self._options, self._run = wandb.init, {"mode": "offline", **options}, None
+
+    def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
+        """Begin a run whose configuration holds the recipe."""
+        config = {"recipe": repr(recipe), "total_steps": total_steps, **self._options.get("config", {})}
+        self._run: Any = self._open(**{**self._options, "config": config})
+
+    def on_update(self, update: Update) -> None:
+        """Log the metrics at this number of steps."""
+        self._run.log(dict(update.metrics), step=update.steps)
+
+    def on_end(self, report: Report) -> None:
+        """Close the run."""
+        if self._run is not None:
+            self._run.finish()

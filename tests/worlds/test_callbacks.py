@@ -1,11 +1,25 @@
 """Callbacks: what they do, when, and that training does not notice them."""
 
+import json
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import vantage as vt
 from tests.worlds.test_resume import agent, assert_same
-from vantage.callbacks import Checkpoints, Each, Evaluate, StopAtReward, StopWithoutImprovement, Update
+from vantage.callbacks import (
+    Checkpoints,
+    Each,
+    Evaluate,
+    JsonLines,
+    StopAtReward,
+    StopWithoutImprovement,
+    Update,
+    WandB,
+)
+from vantage.loop import Report
 
 HIGH = [3.0, 5.0, 4.0, 5.0, 1.0]
 """Mean rewards of the evaluations of a scripted agent: best at the 2nd."""
@@ -141,3 +155,41 @@ def test_stopping_for_real():
     report = agent("CartPole-v1").learn(4000, [StopAtReward(5.0, "rollout/ep_rew_mean")])
     assert report.stopped == "callback"
     assert report.final["time/total_timesteps"] < 4000
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = JsonLines(path)
+    log.on_start(World(), vt.PPO(), 3)
+    for steps in (1, 2, 3):
+        log.on_update(update(steps, time_total_timesteps=float(steps), train_x=float("nan") if steps == 1 else 0.5))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["train/x"] for line in lines] == [None, 0.5, 0.5]
+    with open(path, "a") as file:
+        file.write('{"time/total_timest')  # torn by a crash
+    log.on_start(World(2), vt.PPO(), 3)  # resumed behind step 2
+    assert [json.loads(line)["time/total_timesteps"] for line in path.read_text().splitlines()] == [1, 2]
+    log.on_start(World(0), vt.PPO(), 3)  # a new run begins a new file
+    assert path.read_text() == ""
+
+
+def test_wandb_is_offline_and_closed(monkeypatch):
+    calls = []
+    run = SimpleNamespace(
+        log=lambda row, step: calls.append((row, step)), finish=lambda: calls.append("finish")
+    )  # fmt: skip
+    fake = SimpleNamespace(init=lambda **options: calls.append(options) or run)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    log = WandB(project="x", config={"seed": 1})
+    log.on_start(World(), vt.PPO(), 3)
+    log.on_update(update(2, train_x=0.5))
+    log.on_end(Report())
+    assert calls[0]["mode"] == "offline"
+    assert calls[0]["config"].items() >= {"seed": 1, "total_steps": 3}.items()
+    assert calls[1:] == [({"train/x": 0.5}, 2), "finish"]
+
+
+def test_wandb_that_is_not_installed_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
+        WandB()

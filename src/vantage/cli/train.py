@@ -173,8 +173,9 @@ def _evaluation(given: dict[str, Any], total: int) -> dict[str, Any]:
     """What was said of evaluations; a reason to stop needs some, so 20 of them are made."""
     wanted = {name: given.get(name) for name in ("eval_every", "stop_at", "patience")}
     for name in ("eval_every", "patience"):
-        if wanted[name] is not None and wanted[name] < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {wanted[name]}: give a whole number, at least 1")
+        number = given.get(name)
+        if number is not None and number < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {number}: give a whole number, at least 1")
     if wanted["eval_every"] is None and (wanted["stop_at"], wanted["patience"]) != (None, None):
         wanted["eval_every"] = max(1, total // EVALUATIONS)
     return wanted
