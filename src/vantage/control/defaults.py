@@ -15,7 +15,7 @@ __all__ = ["TUNED", "Tuned"]
 LANDER = dict(n_timesteps=1e6, n_envs=16, n_steps=1024, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01)
 WALKER = dict(n_timesteps=5e6, n_envs=32, n_steps=2048, gamma=0.999, clip_range=0.18, normalize=True)
 ENTRIES: dict[str, dict[str, Any]] = {
-    # target_kl is ours: once all episodes reach the limit Ψ is noise, whitened to size 1; 1 run in 32 drifted off by it.
+    # target_kl is ours: once all episodes reach the limit Ψ is whitened noise, and 1 run in 32 drifted off by it.
     "CartPole-v1": dict(
         n_timesteps=1e5, n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
         learning_rate="lin_1e-3", clip_range="lin_0.2", target_kl=0.03,
