@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
-COMMANDS = ("train", "eval", "play", "compare", "plot", "demo", "explain", "verify", "info")
+COMMANDS = ("train", "eval", "play", "compare", "plot", "export", "demo", "explain", "verify", "info")
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UsageError, OSError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+    except (UsageError, OSError, ValueError, TypeError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("VANTAGE_DEBUG"):
             raise
         return _fail(f"vantage {name}", sentence(error), 2 if isinstance(error, UsageError) else 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 Array = Any
 CLIP = 10.0
@@ -41,6 +41,14 @@ class Moments:
         spread = (1.0 - share) * self.var + share * var + delta**2 * share * (1.0 - share)
         return Moments(self.mean + delta * share, spread, float(n))
 
+    def only(self, numeric: Any) -> "Moments":
+        """With mean 0 and variance 1, which change nothing, for entries that are not quantities: one-hot ones, switches,
+        masks.
+        """
+        if np.all(numeric):
+            return self
+        return Moments(np.where(numeric, self.mean, 0.0), np.where(numeric, self.var, 1.0), self.count)
+
     @property
     def scale(self) -> Float[Array, "*D"]:
         """1/√(var + 1e-8)."""
@@ -56,7 +64,7 @@ class Moments:
         return Moments(arrays["mean"], arrays["var"], float(arrays["count"]))
 
 
-def observe(moments: Moments | None, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+def observe(moments: Moments | None, x: Num[Array, "*B D"]) -> Num[Array, "*B D"]:
     """clip((x − mean)/√(var + 1e-8), ±10) in float32; x itself without moments."""
     if moments is None:
         return x
