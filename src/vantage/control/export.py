@@ -71,9 +71,8 @@ def build(agent: Agent, onnx: Any) -> Any:
     x = _perceptron(graph, tower, x)
     _act(graph, model.actions, x)
     discrete = isinstance(model.actions, DiscreteActions)
-    seen = (
-        ("observation", types.INT64, ["N"]) if states else ("observation", types.FLOAT, ["N", model.observations.size])
-    )
+    states = isinstance(space, StateObservations)
+    seen = ("observation", types.INT64, ["N"]) if states else ("observation", types.FLOAT, ["N", space.size])
     done = ("action", types.INT64, ["N"]) if discrete else ("action", types.FLOAT, ["N", model.actions.outputs])
     raw = ("policy", types.FLOAT, ["N", model.actions.outputs])
     whole = helper.make_graph(
