@@ -172,6 +172,11 @@ class Problem:
             delta=self.delta, damping=float(10.0 ** rng.uniform(-6, -1)), psi=vt.RewardToGo(), whiten=None
         )
 
+    @property
+    def rewards(self):
+        """Ψ_t of the real rows; their mean is the objective before the step."""
+        return np.asarray(self.rollout.reward[self.rollout.mask], np.float64)
+
     def policy(self, vector):
         """π(·|s) of the real rows, by NumPy in float64."""
         networks = self.model.networks(vector.astype(np.float64))
@@ -182,7 +187,7 @@ class Problem:
         """Σ_t (r_t(θ) − 1) Ψ_t, by NumPy in float64."""
         action = np.asarray(self.rollout.action)[self.rollout.mask]
         new, old = (self.policy(v).log_prob(action) for v in (vector, self.vector))
-        return float(np.expm1(new - old) @ self.rollout.reward[self.rollout.mask].astype(np.float64))
+        return float(np.expm1(new - old) @ self.rewards)
 
 
 def test_200_random_problems_keep_to_their_region():
@@ -190,6 +195,8 @@ def test_200_random_problems_keep_to_their_region():
     for seed in range(200):
         case = Problem(seed)
         vector, metrics = moved(case.model, case.vector, case.rollout, case.recipe)
+        mean, size = case.rewards.mean(), np.abs(case.rewards).mean()
+        assert metrics["train/policy_objective"] == pytest.approx(mean, abs=1e-3 * size)
         n, accepted = case.model.n_actor, bool(metrics["train/is_line_search_success"])
         assert vector[n:].tobytes() == case.vector[n:].tobytes()
         far = float(np.mean(case.policy(case.vector).kl(case.policy(vector))))
@@ -251,17 +258,16 @@ def test_masked_rows_count_nowhere():
 
 
 def test_a_weight_of_two_is_two_columns():
-    model, vector, rollout = bandit()
-    weight = np.array([1.0, 2.0, 1.0], np.float32)
-    columns = np.array([0, 1, 1, 2])
-    twice = {
-        name: np.asarray(getattr(rollout, name))[:, columns]
-        for name in ("observation", "action", "reward", "signal", "discount", "last", "mask", "log_prob", "time")
-    }
-    weighted, _ = moved(model, vector, replace(rollout, weight=weight), BARE())
-    doubled, _ = moved(model, vector, replace(rollout, **twice, weight=None), BARE())
-    np.testing.assert_allclose(weighted, doubled, atol=1e-6)
-    assert np.abs(weighted - vector).max() > 0.01
+    """Weights count in the gradient, in the Fisher matrix and in the KL: the states differ in all three."""
+    model, vector = tabular(3, 2), np.array([0.0, 0.0, 2.0, -1.0, 0.5, 1.0], np.float32)
+    seen, action, reward = np.array([[0, 1, 2]]), np.array([[0, 1, 1]]), np.array([[1.0, 3.0, -2.0]])
+    columns, weight = np.array([0, 1, 1, 2]), np.array([1.0, 2.0, 1.0], np.float32)
+    weighted, one = moved(model, vector, one_step(model, vector, seen, action, reward, weight=weight), BARE())
+    rows = one_step(model, vector, *(x[:, columns] for x in (seen, action, reward)))
+    doubled, two = moved(model, vector, rows, BARE())
+    np.testing.assert_allclose(weighted, doubled, atol=1e-5)
+    assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+    assert one["train/kl"] > 1e-3
 
 
 def test_the_reduction_sets_no_step_length():
