@@ -29,7 +29,7 @@ class Run:
     steps: int | None = None
     """Environment steps in all; by default what is tuned for the environment, or 100,000."""
     recipe: str | None = None
-    """The algorithm: reinforce, actor-critic, a2c, importance-weighted, ppo or ppo-penalty."""
+    """The algorithm: reinforce, actor-critic, a2c, importance-weighted, trpo, ppo or ppo-penalty."""
     out: str | None = None
     """Folder of the run; by default a new one under runs/."""
     resume: str | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def natural_step(gradient: Float[Array, " N"], curvature: Product, region: Trust
 
         √(2δ / sᵀ(F + damping)s) · s
 
-    `curvature` is v ↦ Fv. The damping stands in the length too, as in the paper's code and in Stable-Baselines3, so the
+    `curvature` is v ↦ Fv. The damping stands in the length too, as in baselines and sb3-contrib, so the
     true KL of the step falls short of δ rather than past it. Shapes `[N]`. A gradient of 0 gives a step of 0.
     Source: Schulman et al. (2015) appendix C.
     """
@@ -126,7 +126,7 @@ def natural_step(gradient: Float[Array, " N"], curvature: Product, region: Trust
 
     direction, _ = cg(damped, scaled, tol=RESIDUAL, maxiter=region.cg_steps)
     quadratic = direction @ damped(direction)
-    length = jnp.sqrt(2.0 * region.delta / jnp.where(size > 0, quadratic, 1.0))
+    length = jnp.sqrt(2.0 * cast(float, region.delta) / jnp.where(size > 0, quadratic, 1.0))
     return (length * direction).astype(gradient.dtype)
 
 
