@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from vantage.loop import Callback, Report, Update
-from vantage.runs.events import EventFile
 from vantage.runs.folder import RunFolder, reason
 
 STEPS = "time/total_timesteps"
@@ -55,13 +54,15 @@ class FolderLog(Callback):
         self.rows: list[Row] = read(folder.metrics, until=start) if start else []
         self._folder, self._start = folder, start
         self._names: list[str] = []
-        self._events: EventFile | None = None
+        self._events: Any = None
 
     def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
         """Open both files."""
+        from tensorboardX import SummaryWriter  # a second to import, so not before a run begins
+
         try:
             self._names = write(self._folder.metrics, self.rows)
-            self._events = EventFile(self._folder.path, purge=self._start or None)
+            self._events = SummaryWriter(str(self._folder.path), purge_step=self._start if self._start else None)
         except OSError as error:
             raise OSError(reason(error, self._folder.path)) from error
 
@@ -75,10 +76,10 @@ class FolderLog(Callback):
                     csv.writer(file).writerow(_cells(row, self._names))
             else:
                 self._names = write(self._folder.metrics, self.rows)
-            if self._events is not None:
-                self._events.write(row, update.steps)
         except OSError as error:
             raise OSError(reason(error, self._folder.path)) from error
+        for name, value in row.items():
+            self._events.add_scalar(name, value, update.steps)
 
     def on_end(self, report: Report) -> None:
         """Close the event file."""
