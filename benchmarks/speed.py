@@ -72,12 +72,14 @@ class Clock:
     def __init__(self, row: Row, began: float) -> None:
         self.row, self.began = row, began
         self.ended: list[float] = []
+        self.steps: list[int] = []
         self.solved: float | None = None
         self.mean: float | None = None
 
-    def update(self, episodes: Collection[tuple[float, int]] = ()) -> bool:
+    def update(self, steps: int, episodes: Collection[tuple[float, int]] = ()) -> bool:
         """Note the end of an update and the mean return of the last 100 episodes; whether to go on."""
         self.ended.append(time.time())
+        self.steps.append(steps)
         self.mean = fmean(r for r, _ in episodes) if episodes else None
         if self.row.goal is not None and len(episodes) >= 100 and self.mean is not None and self.mean >= self.row.goal:
             self.solved = self.ended[-1] - self.began
@@ -85,13 +87,13 @@ class Clock:
 
     def result(self) -> Result:
         """What the run showed: steps/s, seconds to the first update and to the goal, MB, and the last mean return."""
-        updates, batch = len(self.ended) - SKIPPED, self.row.n_envs * self.row.n_steps
-        seconds = self.ended[-1] - self.ended[SKIPPED - 1] if updates > 0 else inf
+        first = min(len(self.ended), SKIPPED) - 1
+        steps, seconds = self.steps[-1] - self.steps[first], self.ended[-1] - self.ended[first]
         return {
-            "steps/s": batch * max(updates, 0) / seconds,
+            "steps/s": steps / seconds if seconds else None,
             "first update": self.ended[0] - self.began,
             "solved": self.solved,
-            "steps": batch * len(self.ended),
+            "steps": self.steps[-1],
             "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "return": self.mean,
         }
@@ -107,12 +109,12 @@ def ours(row: Row, seed: int, began: float) -> Result:
 
     class Watch(Callback):
         def on_update(self, update: Any) -> bool:
-            return clock.update(update.world._collector.episodes)
+            return clock.update(update.steps, update.world._collector.episodes)
 
     minibatches = row.n_envs * row.n_steps // row.batch_size
     recipe = PPO(
         clip_range=Linear(0.2) if row.linear else 0.2, gae_lambda=row.lam, n_epochs=row.n_epochs,
-        n_minibatches=minibatches, ent_coef=row.ent_coef,
+        n_minibatches=minibatches, ent_coef=row.ent_coef, whiten="minibatch",
     )  # fmt: skip
     agent = Agent(
         row.env, recipe, seed=seed, n_envs=row.n_envs, n_steps=row.n_steps, gamma=row.gamma,
@@ -134,7 +136,7 @@ def command(row: Row, seed: int, began: float) -> Result:
 
     def noted(self: Any, update: Any) -> None:
         logged(self, update)
-        clock.update()
+        clock.update(update.steps)
 
     FolderLog.on_update = noted
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -163,7 +165,9 @@ def peer(row: Row, seed: int, began: float) -> Result:
                 self.note()
 
         def note(self) -> None:
-            self.going = clock.update([(episode["r"], episode["l"]) for episode in self.model.ep_info_buffer or ()])
+            self.going = clock.update(
+                self.num_timesteps, [(episode["r"], episode["l"]) for episode in self.model.ep_info_buffer or ()]
+            )
 
     model = PPO(
         "MlpPolicy", make_vec_env(row.env, row.n_envs, seed=seed), device="cpu", seed=seed, gamma=row.gamma,
