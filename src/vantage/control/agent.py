@@ -6,14 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from vantage.control import environments, model
+from vantage.control import environments, masks, model
 from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments, observe
+from vantage.control.observations import FlatObservations, MaskSource
 from vantage.control.settings import Settings, settings
 from vantage.control.spaces import Actions, DiscreteActions, Observations, actions, observations
 from vantage.control.streams import Stream, generator, reset_seed
@@ -74,9 +76,12 @@ class Agent:
     def __init__(self, env: Source, recipe: Recipe | None = None, **options: Any) -> None:
         chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
         one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, own_vector=False)
-        spaces = one.single_observation_space, one.single_action_space
-        one.close()
-        self._set_up(env, chosen, observations(spaces[0]), actions(spaces[1], chosen.squash_actions))
+        try:
+            done = actions(one.single_action_space, chosen.squash_actions)
+            seen = observations(one.single_observation_space, masks.find(one, done), done.choices)
+        finally:
+            one.close()
+        self._set_up(env, chosen, seen, done)
 
     def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
         self.env, self.settings = env, chosen
@@ -139,18 +144,30 @@ class Agent:
 
     # ---- acting ----
 
-    def act(self, observation: Any, deterministic: bool = False) -> Any:
+    @property
+    def mask_source(self) -> MaskSource | None:
+        """Where action masks come from: "observation", "method" or "info"; None without masks."""
+        return self._model.observations.mask
+
+    def act(self, observation: Any, deterministic: bool = False, action_masks: Any = None) -> Any:
         """The action for one observation or a batch of them, as the environment accepts it; sampled unless
         `deterministic`.
+
+        Raises ValueError where the agent was made for masks that are not part of the observation and gets none.
         """
-        return self.predict(observation, deterministic=deterministic)[0]
+        return self.predict(observation, deterministic=deterministic, action_masks=action_masks)[0]
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[Any, Any]:
         """(action, state) in Stable-Baselines3's form; `state` is for recurrent policies and comes back as it is."""
         space, observations = self._model.actions, self._model.observations
-        seen = observations.record(observation)
+        seen = self._recorded(observation, action_masks)
         single = seen.ndim == len(observations.shape)
         batch = seen[None] if single else seen
         if batch.shape[1:] != observations.shape:
@@ -160,7 +177,22 @@ class Agent:
         rng = None if deterministic else generator(self.settings.seed, Stream.ACT, self._acts)
         self._acts += rng is not None
         action = space.to_env(self._choose(batch, rng))
-        return (action[0] if single else action), state
+        return (jax.tree.map(lambda x: x[0], action) if single else action), state
+
+    def _recorded(self, observation: Any, action_masks: Any) -> Array:
+        """An observation or a batch of them as the record keeps it, with its mask."""
+        space = self._model.observations
+        if not isinstance(space, FlatObservations) or space.mask in (None, "observation"):
+            if action_masks is not None:
+                where = "in the observation" if space.mask else "nowhere in its environment"
+                raise ValueError(f"action_masks: this agent found its masks {where}; leave the argument out")
+            return space.record(observation)
+        if action_masks is None:
+            raise ValueError(f"this agent was made for action masks ({space.mask}): give action_masks=…")
+        recorded = space.record(observation, masks.one_mask(action_masks))
+        if space.stuck(recorded).any():
+            raise ValueError("action_masks leaves no action: at least one option of each choice must be allowed")
+        return recorded
 
     def _choose(self, batch: Array, rng: np.random.Generator | None) -> Array:
         """Actions for recorded observations `[B, …]`: sampled with `rng`, or the most probable ones without."""
@@ -207,7 +239,7 @@ class Agent:
     def _loaded(self) -> tuple[Actor, Moments | None]:
         assert self._restored is not None
         arrays = self._restored.arrays
-        moments = Moments.of(arrays["observation_moments"]) if self.settings.normalise_observation else None
+        moments = Moments.of(arrays["observation_moments"]) if "observation_moments" in arrays else None
         return Actor(self._model, self._model.vector(arrays["parameters"])), moments
 
     def evaluate(self, episodes: int = 20, deterministic: bool = True, seed: int = 0) -> Evaluation:
@@ -227,14 +259,14 @@ class Agent:
             env.close()
 
     def _play(self, env: Any, episodes: int, deterministic: bool, seed: int) -> Evaluation:
-        observation, _ = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
+        observation, info = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
         running = np.ones(episodes, bool)
         rng = None if deterministic else generator(seed, Stream.EVALUATE)
         while running.any():
-            chosen = self._choose(self._model.observations.record(observation), rng)
+            chosen = self._choose(masks.recorded(self._model.observations, env, observation, info), rng)
             action = self._model.actions.to_env(chosen)
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
             returns += np.where(running, reward, 0.0)
             lengths += running
             running &= ~(terminated | truncated)

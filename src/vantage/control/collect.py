@@ -12,9 +12,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import Bool, Float, Int
 
 from vantage.control.environments import autoreset
+from vantage.control.masks import recorded
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments, observe
-from vantage.control.spaces import Actions, Observations
+from vantage.control.spaces import Actions, FlatObservations, Observations
 from vantage.control.streams import Stream, generator, reset_seed
 
 Array = Any
@@ -56,8 +57,8 @@ class Collector:
 
     def reset(self, update: int) -> None:
         """Begin all slots anew, from seeds of (seed, update, slot); running episodes are dropped."""
-        first, _ = self.env.reset(seed=reset_seed(self._seed, update))
-        self.observation = self._observations.record(first)
+        first, info = self.env.reset(seed=reset_seed(self._seed, update))
+        self.observation = recorded(self._observations, self.env, first, info)
         self._must_be_finite(self.observation[None], np.zeros((1, self._slots)), update)
         self.filler = np.zeros(self._slots, bool)
         self.returns, self.lengths = np.zeros(self._slots), np.zeros(self._slots, np.int64)
@@ -102,13 +103,14 @@ class Collector:
                 action[t], mask[t] = chosen, ~self.filler
                 after, reward[t], terminated[t], truncated, info = env.step(actions.to_env(chosen))
                 over = np.logical_or(terminated[t], truncated, out=done[t])
-                raw[t + 1] = self._observations.record(after)
+                raw[t + 1] = recorded(self._observations, env, after, info)
                 if over.any():
                     finals += self._begin_anew(raw, t, over, info)
                 elif self.filler.any():
                     self.filler = over.copy()
         except Exception as error:
             self._must_be_finite(raw[1 : t + 1], reward[:t], update, error)
+            self._must_leave_a_choice(raw[: t + 1], mask[: t + 1], update, error)
             raise
         self.observation = raw[-1].copy()
         reached = raw[1:].copy() if finals else raw[1:]
@@ -116,6 +118,7 @@ class Collector:
             reached[row, slot] = final
         self._must_be_finite(raw[1:], reward, update)
         self._must_be_finite(reached, reward, update)
+        self._must_leave_a_choice(raw[:-1], mask, update)
         return {
             "raw": raw[:-1], "observation": seen[:-1], "reached": observe(moments, reached), "action": action,
             "reward": reward, "terminated": terminated, "done": done, "mask": mask,
@@ -133,8 +136,8 @@ class Collector:
         if self._mode is AutoresetMode.SAME_STEP:
             return [(t, b, self._observations.record(info["final_obs"][b])) for b in slots]
         finals = [(t, b, raw[t + 1, b].copy()) for b in slots]
-        fresh, _ = self.env.reset(options={"reset_mask": over.copy()})
-        raw[t + 1] = self._observations.record(fresh)
+        fresh, info = self.env.reset(options={"reset_mask": over.copy()})
+        raw[t + 1, over] = recorded(self._observations, self.env, fresh, info)[over]
         return finals
 
     def _checked(self, rows: int, update: int) -> range:
@@ -171,6 +174,17 @@ class Collector:
                     f"{self._name}: slot {slot} gave a {name} that is not finite at step {t} of rollout {update}: mend "
                     "the environment, or wrap it so that it terminates there; no parameter was changed by this rollout"
                 ) from cause
+
+    def _must_leave_a_choice(self, raw: Array, mask: Array, update: int, cause: Exception | None = None) -> None:
+        if not isinstance(self._observations, FlatObservations) or self._observations.mask is None:
+            return
+        stuck = self._observations.stuck(raw) & mask
+        if stuck.any():
+            t, slot = np.argwhere(stuck)[0]
+            raise ValueError(
+                f"{self._name}: slot {slot} allows no action at step {t} of rollout {update}: its mask "
+                f"({self._observations.mask}) must be given at every step and leave an option, or the episode must end"
+            ) from cause
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Where acting stands, besides the environments themselves."""

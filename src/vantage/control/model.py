@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vantage.control.networks import Network, forward, host_forward
-from vantage.control.spaces import Actions, Observations
+from vantage.control.spaces import Actions, FlatObservations, Observations
 
 Array = Any
 
@@ -64,8 +64,14 @@ class Model:
     def policy(self, vector: Float[Array, " P"], observation: Array) -> Any:
         """π(·|s) of recorded observations `[…]`: a distribution with parameters `[…, A]`."""
         networks = self.networks(vector)
-        features = self.observations.features(jnp, observation)
-        return self.actions.distribution(forward(networks.actor, features), networks.log_std)
+        outputs = forward(networks.actor, self.observations.features(jnp, observation))
+        return self.actions.distribution(self.allowed(outputs, observation), networks.log_std)
+
+    def allowed(self, outputs: Array, observation: Array) -> Array:
+        """The outputs with −inf for what the recorded mask, if there is one, rules out."""
+        if isinstance(self.observations, FlatObservations) and self.observations.mask:
+            return self.actions.rule_out(outputs, self.observations.allowed(observation))
+        return outputs
 
     def value(self, vector: Float[Array, " P"], observation: Array) -> Float[Array, "*S"]:
         """V(s) of recorded observations `[…]`."""
@@ -95,7 +101,7 @@ def build(
     """
     networks = Networks(
         actor=network.build(rng, observations.size, actions.outputs, 0.01),
-        log_std=np.zeros(actions.outputs, np.float32) if actions.learned_std else None,
+        log_std=np.zeros(actions.stds, np.float32) if actions.stds else None,
         critic=network.build(rng, observations.size, 1, 1.0) if critic else None,
     )
     dynamic, static = eqx.partition(networks, eqx.is_inexact_array)
@@ -119,12 +125,14 @@ class Actor:
     def __init__(self, model: Model, vector: Float[Array, " P"]) -> None:
         networks = model.networks(vector)
         self._model, self._forward = model, host_forward(networks.actor)
+        self._masked = model.observations.mask is not None
         self.log_std = networks.log_std
         self.std = None if networks.log_std is None else np.exp(networks.log_std)
 
     def outputs(self, observation: Array) -> Array:
         """What the actor network says of recorded observations `[B, …]`."""
-        return self._forward(self._model.observations.features(np, observation))
+        says = self._forward(self._model.observations.features(np, observation))
+        return self._model.allowed(says, observation) if self._masked else says
 
     def sample(self, outputs: Array, noise: Array) -> Array:
         """Actions for the given noise, as the record keeps them."""

@@ -42,8 +42,8 @@ class Moments:
         return Moments(self.mean + delta * share, spread, float(n))
 
     def only(self, numeric: Any) -> "Moments":
-        """With mean 0 and variance 1, which change nothing, for entries that are not quantities: one-hot ones, switches,
-        masks.
+        """With mean 0 and variance 1, which change nothing, for entries that are not quantities (one-hot entries,
+        switches, masks).
         """
         if np.all(numeric):
             return self

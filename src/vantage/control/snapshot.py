@@ -3,6 +3,7 @@
 from typing import Any
 
 import gymnasium as gym
+import jax
 import numpy as np
 
 Array = Any
@@ -56,7 +57,8 @@ def is_faithful(make_env: Any) -> bool:
             return False
         put(second, *take(first))
         return _same(
-            [first.reset()[0], *_play(first, PROBE_STEPS, 3)], [second.reset()[0], *_play(second, PROBE_STEPS, 3)]
+            [*jax.tree.leaves(first.reset()[0]), *_play(first, PROBE_STEPS, 3)],
+            [*jax.tree.leaves(second.reset()[0]), *_play(second, PROBE_STEPS, 3)],
         )
     except Exception:  # whatever fails here would fail at a resume: the state cannot be exported
         return False
@@ -126,7 +128,7 @@ def _play(env: Any, steps: int, seed: int) -> list[Any]:
     seen = []
     for _ in range(steps):
         observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-        seen += [np.copy(observation), np.copy(reward), np.copy(terminated), np.copy(truncated)]
+        seen += [np.copy(x) for x in (*jax.tree.leaves(observation), reward, terminated, truncated)]
     return seen
 
 

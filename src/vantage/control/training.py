@@ -33,7 +33,8 @@ class ControlWorld:
         self._collector = Collector(
             self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every
         )
-        self._observed = Moments.fresh(model.observations.shape) if settings.normalise_observation else None
+        normalised = settings.normalise_observation and model.observations.normalisable
+        self._observed = Moments.fresh(model.observations.shape) if normalised else None
         self._returned = Moments.fresh(()) if settings.normalise_reward else None
         self._discounted = np.zeros(settings.n_envs)
         objective = settings.recipe.objective
@@ -122,7 +123,8 @@ class ControlWorld:
     def _move_statistics(self, columns: Columns) -> None:
         """Normalisers see this rollout only now; the next one is the first to be normalised with it."""
         if self._observed is not None:
-            self._observed = self._observed.moved(columns.raw[columns.mask])
+            moved = self._observed.moved(columns.raw[columns.mask])
+            self._observed = moved.only(self._model.observations.numeric)
         if self._returned is not None:
             returns, self._discounted = running_returns(
                 columns.reward, columns.done, columns.mask, self._settings.gamma, self._discounted
