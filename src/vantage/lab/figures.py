@@ -55,7 +55,7 @@ def gae_over_lambda(n: int = 41) -> Figure:
             (lambdas[best], (bias2 + variance)[best]),
             (0, 10),
             textcoords="offset points",
-            ha="center",
+            ha="left" if best < n // 4 else "center",
         )
         ax.set(xlabel="λ", title=title, xlim=(-0.02, 1.02))
     axes[0].set_ylabel("squared error of ĝ against ∇J")
@@ -111,7 +111,7 @@ def shooting_targets(shots: int = 60) -> Figure:
     return figure
 
 
-REACH = 3.0
+REACH = 3.4
 """Half the width of a target, in units of the gradient."""
 
 
@@ -156,7 +156,7 @@ def importance_failure() -> Figure:
         chance = [wrong_sign(p.cdf(0.0), Normal(-1.2 + shift, 0.9).cdf(0.0), int(k)) for k in n]
         left_p, left_q = p.cdf(0.0), Normal(-1.2 + shift, 0.9).cdf(0.0)
         ess = 1 / (left_p**2 / left_q + (1 - left_p) ** 2 / (1 - left_q))
-        right.semilogx(n, chance, color=colour, label=f"shift {shift / 0.9:.1f} σ, ESS/n = {ess:.3g}")
+        right.semilogx(n, chance, color=colour, label=f"shift {shift / 0.9:.1f} σ, ESS/n of the weights {ess:.3g}")
     right.set(title="P(n weighted samples give the wrong sign)", xlabel="n samples of q", ylim=(0, 1))
     right.legend(fontsize=8)
     return figure
@@ -198,13 +198,13 @@ def evaluate_improve() -> Figure:
         ax.set(title=f"k = {k}: J = {step.expected_return:.2f}", xticks=[], yticks=[])
     js = [step.expected_return for step in steps]
     values = [np.zeros(mdp.n_states)]
-    for step in steps[:3]:
+    for step in steps:
         values += islice(solve.sweeps(mdp, step.policy, values[-1]), SWEEPS)
     trail = [float(mdp.rho @ v) for v in values]
     axes[4].plot(trail, color=ORANGE, lw=1.3, label="evaluate: 40 sweeps a policy")
-    axes[4].plot(SWEEPS * np.arange(1, 4), js[:3], "o", color=BLUE, label="J of the policy")
+    axes[4].plot(SWEEPS * np.arange(1, len(steps) + 1), js, "o", color=BLUE, label="J of the policy")
     axes[4].set(title="evaluate ⇄ improve", xlabel="sweeps", ylabel="ρ₀ · V")
-    axes[4].legend(fontsize=8, loc="center right")
+    axes[4].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 0.6))
     return figure
 
 
