@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
-COMMANDS = ("train", "eval", "play", "compare", "plot", "tune", "export", "demo", "explain", "verify", "info")
+COMMANDS = ("train", "eval", "play", "compare", "plot", "tune", "check", "export", "demo", "explain", "verify", "info")
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
 
 
