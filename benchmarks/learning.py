@@ -5,8 +5,8 @@ not run again, so the command can be stopped and started at will. It ends with a
 """
 
 import argparse
-import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,29 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
+from benchmarks._cells import RESULTS, interval, kept, markdown
 from vantage.control.agent import Agent
 from vantage.control.defaults import TUNED
 
-FOLDER = Path(__file__).parent / "results" / "learning"
+FOLDER = RESULTS / "learning"
 BARS = {"CartPole-v1": 475.0, "Pendulum-v1": -250.0, "Acrobot-v1": -95.0}
 """Least mean return, deterministic evaluation over 20 episodes, that counts as learned."""
 POINTS = 200
 
 
 def cell(env: str, seed: int) -> dict[str, Any]:
+    """The result of a run, kept or new."""
+    return kept(FOLDER / f"{env}__{seed}.json", partial(run, env, seed))
+
+
+def run(env: str, seed: int) -> dict[str, Any]:
     """One run: the return of a deterministic evaluation, and the training curve."""
-    path = FOLDER / f"{env}__{seed}.json"
-    if path.exists():
-        return json.loads(path.read_text())
     agent, began = Agent.tuned(env, seed=seed), time.perf_counter()
     report = agent.learn(TUNED[env].total_steps)
     seconds = time.perf_counter() - began
     rows = [row for row in report.rows if np.isfinite(row.get("rollout/ep_rew_mean", np.nan))]
     rows = rows[:: max(1, len(rows) // POINTS)]
-    result = {
+    return {
         "env": env,
         "seed": seed,
         "steps": agent.steps,
@@ -44,38 +47,26 @@ def cell(env: str, seed: int) -> dict[str, Any]:
         "returns": agent.evaluate(episodes=20, deterministic=True, seed=10_000 + seed).returns,
         "curve": [[int(row["time/total_timesteps"]), round(row["rollout/ep_rew_mean"], 3)] for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result) + "\n")
-    return result
-
-
-def interval(x: np.ndarray) -> tuple[float, float]:
-    """Half-width of Student's 95 % interval of the mean, and the mean."""
-    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x) if len(x) > 1 else np.nan
-    return float(half), float(x.mean())
 
 
 def table(cells: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: mean evaluation return over seeds with its 95 % interval, against the bar."""
-    lines = [
-        "| environment | steps | seeds | return, mean ± 95 % | worst seed | bar | |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for env, runs in cells.items():
         means = np.array([np.mean(run["returns"]) for run in runs])
         half, mean = interval(means)
-        verdict = "reached" if mean >= BARS[env] else "missed"
-        cells_of_row = (
-            env,
-            f"{TUNED[env].total_steps // 1000}k",
-            str(len(runs)),
-            f"{mean:.1f} ± {half:.1f}",
-            f"{means.min():.1f}",
-            f"≥ {BARS[env]:g}",
-            verdict,
+        rows.append(
+            [
+                env,
+                f"{TUNED[env].total_steps // 1000}k",
+                str(len(runs)),
+                f"{mean:.1f} ± {half:.1f}",
+                f"{means.min():.1f}",
+                f"≥ {BARS[env]:g}",
+                "reached" if mean >= BARS[env] else "missed",
+            ]
         )
-        lines.append("| " + " | ".join(cells_of_row) + " |")
-    return "\n".join(lines)
+    return markdown(["environment", "steps", "seeds", "return, mean ± 95 %", "worst seed", "bar", ""], rows)
 
 
 def picture(cells: dict[str, list[dict[str, Any]]], path: Path) -> None:
