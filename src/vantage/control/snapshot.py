@@ -86,7 +86,7 @@ def _held(part: Any) -> dict[str, Any]:
             continue
         if isinstance(value, np.random.Generator):
             held[key] = {"bit_generator": _plain(value.bit_generator.state)}
-        elif isinstance(value, np.ndarray) and value.dtype != object:
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":  # what a file can hold
             held[key] = value
         elif isinstance(value, np.generic):
             held[key] = {"scalar": value.item(), "dtype": value.dtype.str}
