@@ -3,69 +3,74 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vantage.recipe import (
-    A2C,
-    GAE,
-    PPO,
-    REINFORCE,
-    TRPO,
-    ActorCritic,
-    BatchMean,
-    Clip,
-    ClippedValue,
-    Columns,
-    Constant,
-    GroupMean,
-    ImportanceWeighted,
-    Joint,
-    KStep,
-    LearnedBaseline,
-    Likelihood,
-    Linear,
-    PaperTarget,
-    Penalty,
-    PPOPenalty,
-    Proportional,
-    Ratio,
-    Recipe,
-    ResidualTD,
-    RewardToGo,
-    Separate,
-    Squared,
-    StateMean,
-    Steps,
-    TDError,
-    Thresholds,
-    TotalReturn,
-    Trajectories,
-    TrustRegion,
-)
-from vantage.rollout import Rollout
-
 if TYPE_CHECKING:
     from vantage.control.agent import Agent, load
     from vantage.explain import explain
     from vantage.lab import Lab
+    from vantage.recipe import (
+        A2C,
+        GAE,
+        PPO,
+        REINFORCE,
+        TRPO,
+        ActorCritic,
+        BatchMean,
+        Clip,
+        ClippedValue,
+        Columns,
+        Constant,
+        GroupMean,
+        ImportanceWeighted,
+        Joint,
+        KStep,
+        LearnedBaseline,
+        Likelihood,
+        Linear,
+        PaperTarget,
+        Penalty,
+        PPOPenalty,
+        Proportional,
+        Ratio,
+        Recipe,
+        ResidualTD,
+        RewardToGo,
+        Separate,
+        Squared,
+        StateMean,
+        Steps,
+        TDError,
+        Thresholds,
+        TotalReturn,
+        Trajectories,
+        TrustRegion,
+    )
+    from vantage.rollout import Rollout
 
 __version__ = "0.1.0"
 
-_LAZY = {
+_ELSEWHERE = {
     "Agent": "vantage.control.agent",
     "load": "vantage.control.agent",
     "Lab": "vantage.lab",
+    "Rollout": "vantage.rollout",
     "explain": "vantage.explain",
 }
-"""Names whose modules need JAX or matplotlib, imported when first asked for."""
+"""Names that are not in `vantage.recipe`; every name's module is imported when the name is first asked for."""
 
-_MODULES = ("callbacks", "control", "lab", "mdp", "theory", "verify")
+_MODULES = ("callbacks", "control", "lab", "loop", "mdp", "recipe", "rollout", "theory", "verify", "world")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
     if name in _MODULES:
         return import_module(f"vantage.{name}")
-    raise AttributeError(f"module 'vantage' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'vantage' has no attribute {name!r}")
+    found = getattr(import_module(_ELSEWHERE.get(name, "vantage.recipe")), name)
+    return globals().setdefault(name, found)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 __all__ = [

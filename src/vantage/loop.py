@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -43,6 +43,21 @@ class Callback:
         """After the last update, also when the run was interrupted or an error ends it."""
 
 
+@dataclass(frozen=True)
+class _Plain(Callback):
+    """A function in the place of a callback."""
+
+    call: Callable[[Update], Any]
+
+    def on_update(self, update: Update) -> bool | None:
+        """What the function returns: False ends the run."""
+        return self.call(update)
+
+
+Listener = Callback | Callable[[Update], Any]
+"""What may listen to a run: a callback, or a function of each update that returns False to end the run."""
+
+
 @runtime_checkable
 class Saver(Protocol):
     """Where checkpoints go, and after how many updates each."""
@@ -73,13 +88,19 @@ class Report:
     def __str__(self) -> str:
         width = max(map(len, self.final), default=0)
         lines = [f"{name:<{width}}  {value:>12.6g}" for name, value in sorted(self.final.items())]
-        return "\n".join(lines) or "no update was made: the agent had already taken that many steps"
+        return "\n".join(lines) or "no update was made"
 
 
 def learn(
-    world: World, recipe: Recipe, total_steps: int, callbacks: Iterable[Callback] = (), checkpoint: Saver | None = None
+    world: World,
+    recipe: Recipe,
+    total_steps: int,
+    callbacks: Listener | Iterable[Listener] = (),
+    checkpoint: Saver | None = None,
 ) -> Report:
     """Train until the world has taken `total_steps` steps in all, and report each update.
+
+    `callbacks` are `Callback`s, or functions of an `Update`. Raises ValueError if so many steps were taken already.
 
     Ctrl-C (and SIGTERM) ends the run after the update in progress; a second one at once. Where the world's state is
     exact a checkpoint of that moment is written then; elsewhere the last regular one stands, so that resuming is bit
@@ -87,11 +108,17 @@ def learn(
     """
     if total_steps < 1:
         raise ValueError(f"total_steps = {total_steps}: train for at least one step")
-    report, listeners, began, first = Report(), list(callbacks), time.perf_counter(), world.steps
-    for listener in listeners:
-        listener.on_start(world, recipe, total_steps)
-    try:
-        with _graceful() as interrupted:
+    if total_steps <= world.steps:
+        raise ValueError(
+            f"{total_steps:,} steps are {'fewer' if total_steps < world.steps else 'no more'} than the {world.steps:,} "
+            "already taken: total_steps counts from the beginning; give a larger total"
+        )
+    report, listeners, began, first = Report(), _listeners(callbacks), time.perf_counter(), world.steps
+    with _graceful() as interrupted:
+        for listener in listeners:
+            listener.on_start(world, recipe, total_steps)
+        report.stopped = "interrupt" if interrupted() else None
+        try:
             while world.steps < total_steps and report.stopped is None:
                 update = _one_update(world, recipe, total_steps)
                 update.metrics.update(_time(world, began, first))
@@ -101,10 +128,24 @@ def learn(
                 if interrupted():
                     report.stopped = "interrupt"
                 _checkpoint(world, checkpoint, world.steps >= total_steps or report.stopped is not None)
-    finally:
-        for listener in listeners:
-            listener.on_end(report)
+        finally:
+            for listener in listeners:
+                listener.on_end(report)
     return report
+
+
+def _listeners(callbacks: Any) -> list[Callback]:
+    """The callbacks, one alone as well; functions become callbacks. Raises TypeError for anything else."""
+    several = [callbacks] if callable(callbacks) or hasattr(callbacks, "on_update") else callbacks
+    if not isinstance(several, Iterable):
+        raise TypeError(f"callbacks = {callbacks!r}: give a list of Callbacks, or of functions of an Update")
+    found = [each if hasattr(each, "on_update") else _Plain(each) for each in several]
+    for each in found:
+        if isinstance(each, _Plain) and (not callable(each.call) or isinstance(each.call, type)):
+            raise TypeError(
+                f"callbacks has {each.call!r}: give Callbacks such as Checkpoint(…), or functions of an Update"
+            )
+    return found
 
 
 def _one_update(world: World, recipe: Recipe, total_steps: int) -> Update:

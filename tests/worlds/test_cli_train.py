@@ -194,6 +194,25 @@ def test_interrupted_then_resumed_equals_uninterrupted(tmp_path, capsys):
     assert all(np.array_equal(x, uninterrupted[name]) for name, x in resumed.items())
 
 
+@pytest.mark.parametrize("moment", [0.2, 0.7, 1.2, 1.8, 2.5])
+def test_interrupted_while_it_starts(tmp_path, moment):
+    """Ctrl-C at any moment: status 130 and no traceback, and never a run that goes on to its end."""
+    out = tmp_path / "run"
+    program = "import sys; from vantage.cli import main; print('in', flush=True); sys.exit(main(sys.argv[1:]))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", program, "train", "CartPole-v1", "--steps", "2000000", "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert run.stdout is not None
+    assert run.stdout.readline() == "in\n"
+    time.sleep(moment)
+    run.send_signal(signal.SIGINT)
+    told, error = run.communicate(timeout=60)
+    assert run.returncode == 130, error
+    assert "Traceback" not in error
+    assert "interrupted" in error or f"vantage train --resume {out}" in told
+
+
 def test_rows_behind_the_checkpoint_are_dropped(finished, tmp_path):
     """A kill between a checkpoint and the next leaves rows that the resumed run makes again."""
     from vantage.runs.log import read

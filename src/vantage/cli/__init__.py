@@ -1,11 +1,14 @@
 """The `vantage` command: one file a command, imported when it is called."""
 
-import ast
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from importlib import import_module, metadata
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 COMMANDS = ("train", "eval", "play", "compare", "plot", "tune", "check", "export", "demo", "explain", "verify", "info")
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
@@ -26,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     if name in ("-V", "--version"):
+        from importlib import metadata
+
         print(f"vantage {metadata.version('vantage')}")
         return 0
     if name not in COMMANDS:
@@ -33,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return _fail("vantage", f"there is no command {name!r}: {nearest(name, COMMANDS)}", 2)
     try:
-        return import_module(f"vantage.cli.{FILES[name]}").main(arguments[1:]) or 0
+        with _ending_at_once(name):
+            return import_module(f"vantage.cli.{FILES[name]}").main(arguments[1:]) or 0
     except KeyboardInterrupt:
         return _fail(f"vantage {name}", "interrupted", 130)
     except BrokenPipeError:  # whoever read our output has enough
@@ -43,6 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("VANTAGE_DEBUG"):
             raise
         return _fail(f"vantage {name}", sentence(error), 2 if isinstance(error, UsageError) else 1)
+
+
+@contextmanager
+def _ending_at_once(name: str) -> Iterator[None]:
+    """End the process at the first Ctrl-C wherever no training runs, which has its own handler and something to save.
+
+    A KeyboardInterrupt may be raised inside a callback of a library that drops it, or inside compiled code.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        os.write(2, f"vantage {name}: interrupted\n".encode())
+        os._exit(130)
+
+    old = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def sentence(error: BaseException) -> str:
@@ -75,6 +102,8 @@ def overview() -> str:
 
 def summary(name: str) -> str:
     """The one-line description of a command."""
+    import ast
+
     path = Path(__file__).with_name(f"{FILES[name]}.py")
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
     return (text or "").split("\n")[0].rstrip(".")

@@ -20,7 +20,7 @@ from vantage.control.settings import Settings, settings
 from vantage.control.spaces import Actions, DiscreteActions, Observations, actions, observations
 from vantage.control.streams import Stream, generator, reset_seed
 from vantage.control.training import ControlWorld
-from vantage.loop import Callback, Report, learn
+from vantage.loop import Listener, Report, learn
 from vantage.recipe import Recipe
 from vantage.runs import checkpoint as files
 from vantage.runs.config import from_json, to_json
@@ -129,7 +129,7 @@ class Agent:
     def learn(
         self,
         total_steps: int,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Listener | Iterable[Listener] = (),
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 100,
     ) -> Report:

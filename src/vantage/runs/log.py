@@ -29,7 +29,7 @@ def write(path: Path, rows: list[Row]) -> list[str]:
     names = sorted({name for row in rows for name in row}, key=_order)
     draft = path.with_suffix(".part")
     with open(draft, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(names)
         table.writerows([_cells(row, names) for row in rows])
     os.replace(draft, path)
@@ -73,7 +73,7 @@ class FolderLog(Callback):
         try:
             if row.keys() <= set(self._names):
                 with open(self._folder.metrics, "a", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerow(_cells(row, self._names))
+                    csv.writer(file, lineterminator="\n").writerow(_cells(row, self._names))
             else:
                 self._names = write(self._folder.metrics, self.rows)
         except OSError as error:
