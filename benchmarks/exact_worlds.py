@@ -130,8 +130,7 @@ def a2c(world: World, **options: Any) -> vt.Recipe:
 
 def trpo(world: World, **options: Any) -> vt.Recipe:
     """A natural step has no learning rate to anneal: δ takes its place."""
-    delta = vt.Linear(0.05, 0.0005)
-    return vt.TRPO(delta=delta, n_epochs=4, n_minibatches=4, gae_lambda=world.gae_lambda, **options)
+    return vt.TRPO(delta=vt.Linear(0.05), n_epochs=4, n_minibatches=4, gae_lambda=world.gae_lambda, **options)
 
 
 def ppo(world: World, **options: Any) -> vt.Recipe:
