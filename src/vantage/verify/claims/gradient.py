@@ -204,11 +204,13 @@ def split(on):
 
 @claim("5.2.mask", "a masked row has no influence, whatever stands there")
 def mask(on):
-    """NaN in every field of every row after an end changes neither the objective nor its gradient."""
+    """NaN, or another state, in the fields of the rows after an end changes neither the objective nor its gradient."""
     rollout, theta = ending_trajectories(), ENDING_THETA
     plan = REINFORCE(psi=TotalReturn(), whiten="batch", reduction=Steps(), ent_coef=0.1)
     names = ("reward", "signal", "discount", "log_prob", "value", "next_value")
     soiled = replace(rollout.map(lambda x: np.where(rollout.mask, x, np.nan), *names), policy=None)
+    elsewhere = np.where(rollout.mask, rollout.observation, (rollout.observation + 1) % len(theta))
+    soiled = replace(soiled, observation=elsewhere)
     clean = replace(rollout, policy=None)
     yield equal(ascent(on, plan, clean, theta=theta), ascent(on, plan, soiled, theta=theta), "gradient")
     value = [float(objective(plan, on.rollout(r))(on.array(theta))) for r in (clean, soiled)]
