@@ -178,7 +178,9 @@ def measure(world: World, agent: vt.Agent) -> dict[str, Any]:
 def run(world: World, recipe: str, seed: int) -> dict[str, Any]:
     """One cell: train, then measure."""
     agent, began = build(world, recipe, seed), time.perf_counter()
-    agent.learn(world.total_steps)
+    report = agent.learn(world.total_steps)
+    if report.stopped is not None:
+        raise KeyboardInterrupt  # half a run is no result
     told = {"world": world.name, "recipe": recipe, "seed": seed, "steps": agent.steps}
     return {**told, "seconds": round(time.perf_counter() - began, 2), **measure(world, agent)}
 

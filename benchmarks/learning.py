@@ -36,6 +36,8 @@ def run(env: str, seed: int) -> dict[str, Any]:
     """One run: the return of a deterministic evaluation, and the training curve."""
     agent, began = Agent.tuned(env, seed=seed), time.perf_counter()
     report = agent.learn(TUNED[env].total_steps)
+    if report.stopped is not None:
+        raise KeyboardInterrupt  # half a run is no result
     seconds = time.perf_counter() - began
     rows = [row for row in report.rows if np.isfinite(row.get("rollout/ep_rew_mean", np.nan))]
     rows = rows[:: max(1, len(rows) // POINTS)]

@@ -66,5 +66,5 @@ def test_a_random_world_is_learned():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_seed_reaches_the_bar(world, recipe):
     scores = [measure(world, trained(world, recipe, seed))["score"] for seed in range(5)]
-    # Without a critic the last per cents take more steps than this: the worst seed so far stays at 91.5 %.
-    assert min(scores) >= (90.0 if world.relative and recipe == "reinforce" else world.bar)
+    # Without a critic the last per cents take more steps than this: the worst seed so far stays at 96.3 %.
+    assert min(scores) >= (95.0 if world.relative and recipe == "reinforce" else world.bar)
