@@ -46,8 +46,8 @@ verify: $(VENV)/.core  ## every formula against exact values
 	$(BIN)/vantage verify
 
 benchmarks: $(VENV)/.core  ## what each benchmark measures, and its command
-	@for script in $(wildcard benchmarks/*.py); do \
-		printf '%-44s' "$(BIN)/python $$script"; \
+	@for script in $(wildcard benchmarks/[a-z]*.py); do \
+		printf '%-44s' "$(BIN)/python -m benchmarks.$$(basename $$script .py)"; \
 		$(BIN)/python -c "import ast, sys; print((ast.get_docstring(ast.parse(open(sys.argv[1]).read())) or '').split(chr(10))[0])" $$script; \
 	done
 

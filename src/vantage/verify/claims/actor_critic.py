@@ -81,14 +81,14 @@ def actor_objective(on):
     yield equal(expected, ascent(on, ACTOR, every_trajectory()))
 
 
-@claim("7.1.step-objective", "max_θ E_{s∼d̄_π, a∼π}[A(s,a) log π_θ(a|s)] = (the above) / E[T]")
+@claim("7.1.step-objective", "max_θ E_{s∼μ_π, a∼π}[A(s,a) log π_θ(a|s)] = (the above) / E[T]")
 def step_objective(on):
     """The expectation over single steps is the one over trajectories, divided by their mean length."""
     expected = mdp.policy_gradient(TWO, THETA, HORIZON, time_weighting="undiscounted") / HORIZON
     yield equal(expected, ascent(on, replace(ACTOR, reduction=Steps()), every_trajectory()))
 
 
-@claim("8.1.step-gradient", "E_{s∼d̄_π, a∼π, s'∼P}[δ ∇log π_θ] = ∇J / Σ_s d_π(s)")
+@claim("8.1.step-gradient", "E_{s∼μ_π, a∼π, s'∼P}[δ ∇log π_θ] = E_{τ∼π}[Σ_t δ_t ∇log π_θ] / E[T]")
 def step_gradient(on):
     """With random lengths the factor between the two is the expected number of decisions."""
     decisions = mdp.occupancy(ENDING, ENDING_PI, HORIZON, discounted=False).sum()

@@ -152,7 +152,7 @@ def occupancy_gradient():
         yield equal(1 / (1 - gamma), mdp.occupancy(world, pi).sum(), "Σ d")
 
 
-@claim("5.2.surrogate", "L(θ) = E_{τ∼π_old}[Σ_t Ψ_t log π_θ]:  ∇L(θ_old) = ∇J, L(θ_old) ≠ J")
+@claim("5.2.surrogate", "L(θ) = E_{τ∼π_old}[Σ_t R(τ) log π_θ]:  ∇L(θ_old) = ∇J, L(θ_old) ≠ J")
 def surrogate(on):
     """The gradient of the surrogate is that of J; its value is another number altogether."""
     r = on.rollout(every_trajectory())
