@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from vantage import verify
-from vantage.cli.verify import main
-from vantage.verify import BACKENDS, CLAIMS, Check, Claim
+from vantage.cli import main as vantage_main
+from vantage.cli import overview
+from vantage.cli.verify import _numbers, _show
+from vantage.verify import BACKENDS, BUGS, CLAIMS, Check, Claim
 from vantage.verify.claim import at_least, at_most, differs, equal, zero
+
+
+def main(argv: list[str]) -> int:
+    return vantage_main(["verify", *argv])
+
 
 THEORY = Path(__file__).resolve().parents[2] / "docs" / "theory.md"
 
@@ -135,13 +142,20 @@ def test_command_as_json(capsys):
     ("argv", "said"),
     [
         (["--section", "9"], "no claim there"),
-        (["--mutate", "brax-advantge"], "did you mean 'brax-advantage'?"),
+        (["--section", "8.3.gae-bais"], "did you mean 8.3.gae-bias?"),
+        (["--section", "7.2.semi-gradient"], "numpy cannot check it; take jax or torch"),
+        (["--mutate", "brax-advantge"], "--mutate brax-advantge: no such bug; did you mean brax-advantage?"),
+        (["--mutate", "zzz"], "--mutate zzz: no such bug; `vantage verify --list` lists them"),
         (["--mutate", "elementwise-clip"], "tests/planted"),
+        (["--backend", "trch"], "--backend trch: did you mean torch?"),
+        (["--sektion", "8"], "did you mean --section?"),
     ],
 )
 def test_command_explains_bad_options(argv, said, capsys):
     assert main([*argv, "--backend", "numpy"]) == 2
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_command_lists_claims_and_bugs(capsys):
@@ -149,6 +163,56 @@ def test_command_lists_claims_and_bugs(capsys):
     out = capsys.readouterr().out
     assert "8.3.gae-bias" in out
     assert "brax-advantage" in out
+    plantable = sum(bug.touches_claims for bug in BUGS.values())
+    first, second = out.split(f"{plantable} bugs to plant with --mutate\n")[1].split(
+        f"{len(BUGS) - plantable} bugs of the training loop"
+    )
+    assert "elementwise-clip" not in first
+    assert "elementwise-clip" in second
+
+
+def test_a_named_backend_that_is_not_installed_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(verify, "installed", lambda name: name == "numpy")
+    assert main(["--backend", "torch"]) == 2
+    assert capsys.readouterr().err == "vantage verify: --backend torch is not installed: pip install torch\n"
+    with pytest.raises(ValueError, match="not installed"):
+        verify.run(backends=["numpy", "torch"])
+
+
+def test_a_run_that_compares_nothing_is_not_ok():
+    row = verify.Row.of(CLAIMS["6.6.td-bias"], {})
+    report = verify.Report(rows=(row,), backends=())
+    assert not report.ok
+    assert report.failed == ()
+    assert row.record()["verdict"] == "skip"
+    with pytest.raises(ValueError, match="no backend cannot check it"):
+        verify.run("8.3", backends=[])
+
+
+@pytest.mark.parametrize(
+    ("check", "shown"),
+    [
+        (equal([0.2, -0.2, 0.1], [0.2 - 1e-13, -0.2 - 1e-13, 0.1]), ("0.2 (of 3)", "0.2 (of 3)")),
+        (at_most([10.5, 1.0, -7.0], [2.0, 1.0, -70.0]), ("≤ 10.5 (of 3)", "2 (of 3)")),
+        (at_most([10.5, 1.0, 2.0], [-99.0, 1.5, 2.0]), ("≤ 1 (of 3)", "1.5 (of 3)")),
+        (differs([9.0, 1.0, 2.0], [9.0, 1.0, 5.0]), ("≠ 2 (of 3)", "5 (of 3)")),
+    ],
+)
+def test_the_numbers_shown_are_of_one_entry(check: Check, shown: tuple[str, str]):
+    made = Claim(id="1.1.x", formula="", statement="", check=lambda: iter([check]))
+    assert _numbers(verify.Row.of(made, {"numpy": BACKENDS["numpy"]()}))[:2] == shown
+
+
+@pytest.mark.parametrize(("columns", "whole"), [("110", False), ("220", True), ("", True)])
+def test_the_formula_gets_the_width_there_is(columns: str, whole: bool, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    name = "8.2.trajectory-weight"
+    _show(verify.run(name, backends=["numpy"]))
+    assert (CLAIMS[name].formula in capsys.readouterr().out) is whole
+
+
+def test_the_overview_says_what_verify_does():
+    assert re.search(r"^ +verify +Check every formula", overview(), flags=re.MULTILINE)
 
 
 def test_a_backend_that_is_not_installed_is_named(monkeypatch, capsys):

@@ -1,45 +1,63 @@
-"""`vantage verify`: every formula of the library against values derived independently, on this machine."""
+"""Check every formula of the library against values derived independently, on this machine."""
 
-import argparse
 import json
+import re
 import shutil
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from vantage.cli import UsageError
+from vantage.cli.options import Parser, of_fields
 from vantage.verify import BACKENDS, BUGS, Check, Report, Row, run, select
 
 MARKS = {True: "✓", False: "✗", None: "·"}
-WIDTH, NARROWEST, NUMBER = 140, 110, 18
-"""Characters of a line where there is no terminal to ask, of the narrowest table, and of a number in it."""
+NARROWEST, NUMBER = 110, 18
+"""Characters of the narrowest table, and of a number in it."""
 
 
-def parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """The options of `vantage verify`."""
+
+    section: str | None = None
+    """A section of the theory, such as 8 or 8.3, or a claim, such as 6.6.td-bias."""
+    backend: Literal["numpy", "jax", "torch"] | None = None
+    """Only this array library; repeatable."""
+    mutate: str | None = None
+    """Plant a known bug first: the run must then fail."""
+    list: bool = False
+    """List claims and known bugs, and check nothing."""
+    json: bool = False
+    """Everything as JSON."""
+
+
+def parser() -> Parser:
     """The options."""
-    made = argparse.ArgumentParser(
-        prog="vantage verify", description="Check every formula of the library against values derived independently."
+    options = of_fields(Verify, "verify")
+    made = Parser("verify", options)
+    made.conflict_handler = "resolve"  # the parser knows no option that may be repeated
+    text = next(o.help for o in options if o.name == "backend")
+    made.add_argument_group("array libraries").add_argument(
+        "--backend", action="append", default=SUPPRESS, metavar=" | ".join(BACKENDS), help=text
     )
-    made.add_argument("--section", help='a section of the theory, such as 8 or 8.3, or a claim, such as "6.6.td-bias"')
-    made.add_argument("--backend", action="append", choices=list(BACKENDS), help="only this array library; repeatable")
-    made.add_argument("--mutate", metavar="NAME", help="plant a known bug first: the run must then fail")
-    made.add_argument("--list", action="store_true", help="list claims and known bugs, and check nothing")
-    made.add_argument("--json", action="store_true", help="everything as JSON")
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check claims; 0 if all hold, 1 if one fails, as it must with a planted bug, 2 for bad options."""
-    given = parser().parse_args(argv)
+def main(argv: Sequence[str]) -> int:
+    """Check claims; 0 if all hold, 1 if one fails, as it must with a planted bug."""
+    given = parser().read(argv)
     try:
-        if given.list:
-            return _list(given.section, given.json)
-        report = run(given.section, given.mutate, given.backend)
+        if given.get("list"):
+            return _list(given.get("section"), bool(given.get("json")))
+        report = run(given.get("section"), given.get("mutate"), given.get("backend"))
     except ValueError as error:
-        print(f"vantage verify: {error}", file=sys.stderr)
-        return 2
-    if given.json:
+        raise UsageError(re.sub(r"^(\w+) = '(.*?)'", r"--\1 \2", str(error))) from error
+    if given.get("json"):
         print(json.dumps(report.record(), ensure_ascii=False, indent=1))
     else:
         _show(report)
@@ -47,12 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(section: str | None, as_json: bool) -> int:
-    claims = {c.id: f"{c.formula}" for c in select(section)}
-    bugs = {b.name: b.story for b in BUGS.values()}
+    claims = {c.id: c.formula for c in select(section)}
+    bugs = {b.name: b.story for b in BUGS.values() if b.touches_claims}
+    others = {b.name: b.story for b in BUGS.values() if not b.touches_claims}
     if as_json:
-        print(json.dumps({"claims": claims, "bugs": bugs}, ensure_ascii=False, indent=1))
+        print(json.dumps({"claims": claims, "bugs": bugs, "training_loop_bugs": others}, ensure_ascii=False, indent=1))
         return 0
-    for title, entries in (("claims", claims), ("bugs to plant with --mutate", bugs)):
+    titles = ("claims", "bugs to plant with --mutate", "bugs of the training loop, which tests/planted plants")
+    for title, entries in zip(titles, (claims, bugs, others), strict=True):
         print(f"{len(entries)} {title}")
         width = max(map(len, entries))
         print(*(f"  {name:<{width}}  {text}" for name, text in entries.items()), sep="\n")
@@ -65,10 +85,12 @@ def _show(report: Report) -> None:
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    width = max(shutil.get_terminal_size().columns, NARROWEST) if terminal else WIDTH
+    longest, full = (max(len(x) for x in column) for column in zip(*_names(report), strict=True))
+    others = longest + 2 * (NUMBER + 1) + 10 + sum(len(b) + 1 for b in report.backends)
+    asked = shutil.get_terminal_size((0, 0)).columns  # 0 without a terminal: nothing is cut then
+    width = max(asked, NARROWEST) if asked else others + full
     console = Console(width=width, highlight=False, no_color=not terminal, soft_wrap=True)
-    longest = max(len(row.claim.id) for row in report.rows)
-    formula = width - longest - 2 * (NUMBER + 1) - 10 - sum(len(b) + 1 for b in report.backends)
+    formula = min(full, width - others)
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     table.add_column("claim", width=longest, no_wrap=True)
     table.add_column("formula", width=formula, no_wrap=True, overflow="ellipsis")
@@ -80,7 +102,7 @@ def _show(report: Report) -> None:
     for row in report.rows:
         marks = [Text(MARKS[row.passed(b)], style="green" if row.passed(b) else "red") for b in report.backends]
         cells = (Text(x) for x in (row.claim.id, row.claim.formula, *_numbers(row)))
-        table.add_row(*cells, *marks, style=None if row.ok else "bold red")
+        table.add_row(*cells, *marks, style="bold red" if row.verdict == "fail" else None)
     console.print(table)
     for row in report.failed:
         console.print(Text(f"\n{row.claim.id}  {row.claim.formula}\n  {row.claim.statement}"))
@@ -89,9 +111,13 @@ def _show(report: Report) -> None:
     console.print(Text("\n" + summary(report)), style="bold green" if report.ok else "bold red")
 
 
+def _names(report: Report) -> list[tuple[str, str]]:
+    return [(row.claim.id, row.claim.formula) for row in report.rows]
+
+
 def summary(report: Report) -> str:
     """The last line: how many claims hold, where, in what time; and what became of a planted bug."""
-    held, of = len(report.rows) - len(report.failed), len(report.rows)
+    held, of = len(report.checked) - len(report.failed), len(report.checked)
     where = ", ".join(report.backends) or "no backend"
     line = f"{held} of {of} claims hold on {where} (float64), {report.seconds:.1f} s."
     if report.skipped:
@@ -111,17 +137,24 @@ def _numbers(row: Row) -> tuple[str, str, str]:
     if check is None:
         return "", "error", ""
     sign = "" if check.relation == "=" else f"{check.relation} "
-    return sign + _brief(check.expected), _brief(check.got), f"{row.deviation:.0e}"
+    expected, got = _brief(check)
+    return sign + expected, got, f"{row.deviation:.0e}"
 
 
-def _brief(x: Any) -> str:
-    """A number with six digits; two numbers; of more, the largest in size with their count."""
-    entries = np.asarray(x, dtype=np.float64).reshape(-1)
-    if entries.size <= 2:
-        return ", ".join(f"{v:.6g}" if abs(v) > 1e-12 else "0" for v in entries)
-    largest = entries[np.argmax(np.abs(entries))]
-    value = f"{largest:.6g}" if abs(largest) > 1e-12 else "0"
-    return f"{value} (of {entries.size})"
+def _brief(check: Check) -> tuple[str, str]:
+    """Expected and got, two entries or fewer; of more, with their count, the entry furthest off where that matters,
+    or else the largest expected.
+    """
+    expected, got = check.pairs
+    if expected.size <= 2:
+        return ", ".join(map(_six, expected)), ", ".join(map(_six, got))
+    off_matters = check.relation == "≠" or not check.passed
+    i = int(np.argmax(check.deviations if off_matters else np.abs(expected)))
+    return f"{_six(expected[i])} (of {expected.size})", f"{_six(got[i])} (of {got.size})"
+
+
+def _six(value: float) -> str:
+    return "0" if abs(value) <= 1e-12 else f"{value:.6g}"
 
 
 def _details(row: Row) -> list[str]:
@@ -140,7 +173,6 @@ def _sentence(check: Check) -> str:
 
 def _worst(check: Check) -> tuple[float, float]:
     """The entry that deviates most: (got, expected)."""
-    got, expected = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (check.got, check.expected)))
-    difference = np.nan_to_num(np.abs(got - expected), nan=np.inf)
-    i = int(np.argmax(difference)) if difference.size else 0
-    return float(got.reshape(-1)[i]), float(expected.reshape(-1)[i])
+    expected, got = check.pairs
+    i = int(np.argmax(check.deviations)) if expected.size else 0
+    return (float(got[i]), float(expected[i])) if expected.size else (float("nan"), float("nan"))

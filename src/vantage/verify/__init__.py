@@ -24,8 +24,8 @@ def select(section: str | None = None) -> list[Claim]:
     """
     found = [c for c in CLAIMS.values() if section is None or c.id == section or f"{c.id}.".startswith(f"{section}.")]
     if not found:
-        known = ", ".join(sorted({c.section for c in CLAIMS.values()}))
-        raise ValueError(f"section = {section!r}: no claim there; there are claims in {known}")
+        known = [*CLAIMS, *(c.section for c in CLAIMS.values())]
+        raise ValueError(f"section = {section!r}: no claim there; {_nearest(section, known)}")
     return sorted(found, key=lambda c: tuple(int(n) for n in c.section.split(".")))
 
 
@@ -33,15 +33,16 @@ def run(section: str | None = None, mutate: str | None = None, backends: Iterabl
     """Check the claims of a section, or all, on the named array libraries, or all that are installed.
 
     `mutate` plants the known bug of that name first: then claims must fail.
-    Raises ValueError for an unknown section, bug or backend.
+    Raises ValueError for an unknown section, bug or backend, a named backend that is not installed, and where there
+    is nothing to check.
     """
-    wanted = list(BACKENDS if backends is None else backends)
-    for name in wanted:
-        if name not in BACKENDS:
-            raise ValueError(f"backend = {name!r}: choose among {', '.join(BACKENDS)}")
-    present = [name for name in wanted if installed(name)]
+    wanted = list(dict.fromkeys(BACKENDS if backends is None else backends))
+    present = [name for name in wanted if installed(name)] if backends is None else [_present(n) for n in wanted]
     bug = None if mutate is None else _claimed(mutate)
     chosen, start = select(section), time.perf_counter()
+    if not any(c.runs_on(name) for c in chosen for name in present):
+        able = " or ".join(name for name in BACKENDS if any(c.runs_on(name) for c in chosen))
+        raise ValueError(f"section = {section!r}: {' and '.join(present) or 'no backend'} cannot check it; take {able}")
     with bug.planted() if bug else nullcontext():
         rows = _rows(chosen, present)
     skipped = tuple(name for name in wanted if name not in present)
@@ -49,12 +50,28 @@ def run(section: str | None = None, mutate: str | None = None, backends: Iterabl
     return Report(rows=rows, backends=tuple(present), skipped=skipped, mutation=mutate, seconds=seconds)
 
 
+def _nearest(word: str | None, known: Iterable[str]) -> str:
+    """A remedy for a misspelt name; there are too many to list them all."""
+    near = get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else "`vantage verify --list` lists them"
+
+
+def _present(name: str) -> str:
+    """The name of a backend that somebody asked for, if it can be had."""
+    if name not in BACKENDS:
+        near = get_close_matches(name, BACKENDS, n=1)
+        raise ValueError(
+            f"backend = {name!r}: " + (f"did you mean {near[0]}?" if near else f"choose among {', '.join(BACKENDS)}")
+        )
+    if not installed(name):
+        raise ValueError(f"backend = {name!r} is not installed: pip install {name}")
+    return name
+
+
 def _claimed(name: str) -> Bug:
     """The bug of this name, if claims can tell."""
     if name not in BUGS:
-        near = get_close_matches(name, BUGS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the known bugs are {', '.join(BUGS)}"
-        raise ValueError(f"mutate = {name!r}: {hint}")
+        raise ValueError(f"mutate = {name!r}: no such bug; {_nearest(name, BUGS)}")
     bug = BUGS[name]
     if not bug.touches_claims:
         tests = " and ".join(bug.guards)

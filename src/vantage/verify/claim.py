@@ -26,14 +26,24 @@ class Check:
     what: str = ""
 
     @property
-    def deviation(self) -> float:
-        """max |got − expected| for = and ≠; for ≥ and ≤ by how much the worst entry violates it. NaN if either is."""
-        got, expected = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (self.got, self.expected)))
-        if got.size == 0:
-            return float("nan")
+    def pairs(self) -> tuple[Array, Array]:
+        """(expected, got), flat, entry beside entry."""
+        both = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (self.expected, self.got)))
+        return both[0].reshape(-1), both[1].reshape(-1)
+
+    @property
+    def deviations(self) -> Array:
+        """|got − expected| of each entry for = and ≠; for ≥ and ≤ by how much it violates the bound."""
+        expected, got = self.pairs
         difference = np.where(got == expected, 0.0, got - np.where(got == expected, 0.0, expected))  # ∞ = ∞
         violation = {"≥": np.clip(-difference, 0.0, None), "≤": np.clip(difference, 0.0, None)}
-        return float(np.max(violation.get(self.relation, np.abs(difference))))
+        return violation.get(self.relation, np.abs(difference))
+
+    @property
+    def deviation(self) -> float:
+        """The largest deviation; NaN if an entry is, or if there is none."""
+        found = self.deviations
+        return float(np.max(found)) if found.size else float("nan")
 
     @property
     def passed(self) -> bool:

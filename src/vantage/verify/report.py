@@ -41,9 +41,14 @@ class Row:
         return None if found is None else bool(found) and all(c.passed for c in found)
 
     @property
+    def checked(self) -> bool:
+        """Whether any backend could check it."""
+        return bool(self.checks or self.errors)
+
+    @property
     def ok(self) -> bool:
-        """Whether every backend that checked it agrees."""
-        return not self.errors and all(self.passed(name) for name in self.checks)
+        """Whether a backend checked it, and all that did agree."""
+        return self.checked and not self.errors and all(self.passed(name) for name in self.checks)
 
     @property
     def deviation(self) -> float:
@@ -57,11 +62,16 @@ class Row:
         every = [c for cs in self.checks.values() for c in cs]
         return next((c for c in every if not c.passed), every[0] if every else None)
 
+    @property
+    def verdict(self) -> str:
+        """pass, fail, or skip where no backend of this run could check it."""
+        return "pass" if self.ok else "fail" if self.checked else "skip"
+
     def record(self) -> dict[str, Any]:
         """The row as JSON."""
         return {
             "id": self.claim.id, "section": self.claim.section, "formula": self.claim.formula,
-            "statement": self.claim.statement, "verdict": "pass" if self.ok else "fail",
+            "statement": self.claim.statement, "verdict": self.verdict,
             "seconds": round(self.seconds, 4), "errors": dict(self.errors),
             "backends": {name: [_record(c) for c in cs] for name, cs in self.checks.items()},
         }  # fmt: skip
@@ -78,19 +88,24 @@ class Report:
     seconds: float = 0.0
 
     @property
+    def checked(self) -> tuple[Row, ...]:
+        """The rows that a backend could check."""
+        return tuple(row for row in self.rows if row.checked)
+
+    @property
     def failed(self) -> tuple[Row, ...]:
         """The rows that did not hold."""
-        return tuple(row for row in self.rows if not row.ok)
+        return tuple(row for row in self.checked if not row.ok)
 
     @property
     def ok(self) -> bool:
-        """Whether every claim holds on every backend that ran."""
-        return bool(self.rows) and not self.failed
+        """Whether something was checked and every claim holds on every backend that ran."""
+        return bool(self.checked) and not self.failed
 
     def record(self) -> dict[str, Any]:
         """The report as JSON."""
         return {
-            "ok": self.ok, "claims": len(self.rows), "failed": [row.claim.id for row in self.failed],
+            "ok": self.ok, "claims": len(self.checked), "failed": [row.claim.id for row in self.failed],
             "seconds": round(self.seconds, 3), "backends": list(self.backends), "skipped": list(self.skipped),
             "mutation": self.mutation, "rows": [row.record() for row in self.rows],
         }  # fmt: skip
