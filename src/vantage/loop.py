@@ -142,9 +142,7 @@ def _listeners(callbacks: Any) -> list[Callback]:
     found = [each if hasattr(each, "on_update") else _Plain(each) for each in several]
     for each in found:
         if isinstance(each, _Plain) and (not callable(each.call) or isinstance(each.call, type)):
-            raise TypeError(
-                f"callbacks has {each.call!r}: give Callbacks such as Checkpoint(…), or functions of an Update"
-            )
+            raise TypeError(f"callbacks has {each.call!r}: give Callback objects, or functions of an Update")
     return found
 
 

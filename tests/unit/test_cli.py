@@ -11,7 +11,7 @@ import pytest
 from vantage.cli import COMMANDS, main, plan, summary
 from vantage.cli.options import lands
 from vantage.recipe import PPO, RECIPES, Clip, Joint, Linear, Penalty, Recipe, Separate, TDError
-from vantage.runs.folder import create, free_name
+from vantage.runs.folder import claimed, create, free_name
 
 OUT = ["--out", "nowhere"]
 
@@ -70,6 +70,10 @@ def test_each_command_has_help(name, capsys):
         (["train", "CartPole-v1", "--recipe", "ppoo"], "did you mean ppo"),
         (["train", "CartPole-v1", "--psi", "gaee"], "did you mean gae"),
         (["train", "CartPole-v1", "--beta", "2"], "--recipe ppo-penalty"),
+        (["train", "CartPole-v1", "--recipe", "sac"], "known are a2c, actor-critic"),
+        (["train", "CartPole-v1", "--psi", "td", "--gae-lambda", "0.5"], "choose --psi gae"),
+        (["explain", "gae"], "'gae' is a choice of psi: explain a recipe with it, ppo --psi gae"),
+        (["explain", "TD"], "ppo --psi td"),
         (["train", "CartPole-v1", "--steps", "0"], "--steps 0"),
         (["train", "CartPole-v1", "--n-epochs"], "--n-epochs: expected one argument"),
         (["train", "CartPole-v1", "more"], "'more' is one argument too many"),
@@ -91,6 +95,8 @@ def test_misspelt_or_impossible(argv, part, capsys):
         (["train", "CartPole-v11", *OUT], "CartPole-v1"),
         (["train", "CartPole-v1", "--gae-lambda", "2", *OUT], "λ lies between"),
         (["train", "CartPole-v1", "--gamma", "2", *OUT], "discount lies between"),
+        (["train", "CartPole-v1", "--n-minibatches", "3000", *OUT], "n_minibatches = 3000: the n_envs"),
+        (["train", "ALE/Nowhere-v5", *OUT], "ALE/Nowhere-v5"),
         (["train", "CartPole-v1", "--objective", "likelihood", *OUT], "use Ratio, Clip or Penalty"),
         (["train", "--resume", "nowhere"], "nowhere is no run"),
         (["eval", "nowhere"], "nowhere"),
@@ -102,6 +108,51 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(argv, part, caps
     told = capsys.readouterr()
     assert part in told.err
     assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("env", "extra"), [("LunarLander-v3", "box2d"), ("HalfCheetah-v5", "mujoco")])
+def test_a_missing_package_is_named_by_its_extra(env, extra, monkeypatch, capsys):
+    import gymnasium
+
+    def fail(*args, **kwargs):
+        raise gymnasium.error.DependencyNotInstalled("elsewhere")
+
+    monkeypatch.setattr(gymnasium, "make", fail)
+    assert main(["train", env, *OUT]) == 1
+    assert capsys.readouterr().err == f"vantage train: {env} needs {extra}: pip install 'vantage[{extra}]'\n"
+
+
+def test_atari_needs_its_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    assert main(["train", "ALE/Pong-v5", *OUT]) == 1
+    assert "ALE/Pong-v5 needs atari: pip install 'vantage[atari]'" in capsys.readouterr().err
+
+
+def test_help_names_every_recipe_and_the_choices_first(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"The algorithm: {', '.join(RECIPES)}" in told
+    places = [told.index(f" --{name} ") for name in ("psi", "objective", "critic", "clip-range", "gae-lambda", "delta")]
+    assert places == sorted(places)
+
+
+def test_a_run_in_use_is_not_touched(tmp_path):
+    """The claim names its process, and ends with it even when that is killed."""
+    program = f"""import pathlib, time
+from vantage.runs.folder import claimed
+with claimed(pathlib.Path({str(tmp_path)!r})):
+    print("in", flush=True)
+    time.sleep(60)"""
+    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(BlockingIOError, match=f"in use by process {other.pid}"), claimed(tmp_path):
+        pass
+    other.kill()
+    other.wait()
+    with claimed(tmp_path):
+        pass
 
 
 def test_debug_shows_the_traceback(monkeypatch):

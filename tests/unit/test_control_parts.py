@@ -176,12 +176,13 @@ def test_unknown_names_get_the_nearest_known_one():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"gamma": 1.5}, {"n_envs": 0}, {"n_steps": 0}, {"seed": -1}, {"max_episode_steps": 0}, {"check_actor_every": 0},
-     {"n_envs": 1, "n_steps": 3}],
+    [{"gamma": 1.5}, {"n_envs": 0}, {"n_steps": 0}, {"seed": -1}, {"max_episode_steps": 0}, {"check_actor_every": 0}],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_named(bad):
     with pytest.raises(ValueError, match=rf"Settings\.{list(bad)[-1]} = "):
         Settings(**bad)
+    with pytest.raises(ValueError, match=r"Recipe\.n_minibatches = 4: .* 3 minibatches at most"):
+        Settings(n_envs=1, n_steps=3)
 
 
 def test_what_is_no_environment_is_named():

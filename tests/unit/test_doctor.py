@@ -110,6 +110,14 @@ def test_three_sentences():
     assert "--target-kl" in way_on
 
 
+def test_a_short_run_or_an_unchanged_return_is_said_to_be_one():
+    row = {"rollout/ep_rew_mean": 15.86, "time/total_timesteps": 1024}
+    outcome, health, _ = sentences([row])
+    assert "one update has it" in outcome
+    assert health == "1 update is too few to judge its health."
+    assert "hardly changed from 15.86 in" in sentences([row, row])[0]
+
+
 def test_reading_changes_nothing():
     rows = healthy()
     before = [dict(row) for row in rows]

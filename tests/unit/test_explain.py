@@ -200,3 +200,11 @@ def test_text_that_means_nothing(text, annotation, part):
 def test_field_docs_are_the_fields_own():
     assert field_docs(vt.Recipe)["n_epochs"].startswith("k: how often")
     assert field_docs(vt.Recipe).keys() == vt.Recipe.__dataclass_fields__.keys()
+
+
+def test_the_natural_step_stands_before_the_epochs_of_the_critic():
+    steps = vt.explain("TRPO").update
+    natural = next(i for i, line in enumerate(steps) if line.startswith("before the epochs"))
+    epochs = next(i for i, line in enumerate(steps) if "10 epochs" in line)
+    assert natural < epochs
+    assert "steps of the critic's optimiser" in steps[epochs]

@@ -127,6 +127,31 @@ def test_a_misspelt_option_suggests_the_nearest(make, words):
     assert words in str(error.value)
 
 
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: vt.PPO(gae_lambda=0.5, psi=vt.TDError()), "PPO was given gae_lambda = 0.5 and psi = TDError()"),
+        (lambda: vt.TRPO(gae_lambda=0.5, psi=vt.GAE()), "psi=GAE(lam=…)"),
+        (lambda: vt.PPOPenalty(gae_lambda=0.5, psi=vt.TDError()), "PPOPenalty was given gae_lambda = 0.5"),
+        (lambda: vt.PPO(psi="td"), "Recipe.psi = 'td': give a Ψ such as GAE()"),
+        (lambda: vt.REINFORCE(psi="td"), "Recipe.psi = 'td'"),
+        (lambda: vt.PPO(psi=vt.GAE), "Recipe.psi = <class"),
+        (lambda: vt.Recipe(objective="clip"), "Recipe.objective = 'clip': give an objective such as Clip()"),
+        (lambda: vt.PPO(critic="squared"), "Recipe.critic = 'squared'"),
+        (lambda: vt.PPO(reduction="steps"), "Recipe.reduction = 'steps'"),
+        (lambda: vt.PPO(n_epochs=2.5), "Recipe.n_epochs = 2.5: give a whole number"),
+        (lambda: vt.PPO(n_minibatches=True), "Recipe.n_minibatches = True: give a whole number"),
+        (lambda: vt.PPO(ent_coef="0.1"), "Recipe.ent_coef = '0.1': give a number"),
+        (lambda: vt.PPO(target_kl="0.1"), "Recipe.target_kl = '0.1': give a number"),
+    ],
+)
+def test_what_is_no_such_thing_is_a_type_error(make, words):
+    with pytest.raises(TypeError) as error:
+        make()
+    assert words in str(error.value)
+
+
 def test_the_named_recipes_are_the_table_of_the_design():
     assert [build() for build in RECIPES.values()] == [
         vt.REINFORCE(), vt.ActorCritic(), vt.A2C(), vt.ImportanceWeighted(), vt.TRPO(), vt.PPO(), vt.PPOPenalty(),

@@ -4,11 +4,13 @@ import json
 import sys
 from types import SimpleNamespace
 
+import jaxtyping
 import numpy as np
 import pytest
 
 import vantage as vt
 from tests.worlds.test_resume import agent, assert_same
+from vantage import loop
 from vantage.callbacks import (
     Checkpoints,
     Each,
@@ -193,3 +195,26 @@ def test_wandb_that_is_not_installed_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         WandB()
+
+
+def test_a_function_is_a_callback():
+    for callbacks in (lambda seen: False, [lambda seen: False]):
+        trained = vt.Agent("CartPole-v1", vt.PPO(n_minibatches=1), n_envs=2, n_steps=8)
+        report = trained.learn(10_000, callbacks)
+        assert report.stopped == "callback"
+        assert len(report.rows) == 1
+
+
+def test_what_cannot_be_called_is_no_callback(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks of the tests would speak first
+    with pytest.raises(TypeError, match="callbacks has <class"):
+        loop.learn(World(), vt.PPO(), 10, [Report])
+    with pytest.raises(TypeError, match="give Callback objects, or functions"):
+        vt.Agent("CartPole-v1", vt.PPO(n_minibatches=1), n_envs=2, n_steps=8).learn(64, [3])
+
+
+def test_steps_already_taken_are_no_goal():
+    trained = vt.Agent("CartPole-v1", vt.PPO(n_minibatches=1), n_envs=2, n_steps=8)
+    trained.learn(1)
+    with pytest.raises(ValueError, match=r"1 steps are fewer than the .* already taken: total_steps counts from"):
+        trained.learn(1)

@@ -71,11 +71,12 @@ def run(path: Path) -> dict[str, Any]:
 
     folder = RunFolder(path)
     config, rows = folder.read_config(), read(folder.metrics)
+    way_on = f"Evaluate it with vantage eval {path}."
     return {
         "run": str(path),
         **config,
         "last": rows[-1] if rows else {},
-        "verdict": list(sentences(rows, goal=config.get("until"))) if rows else [],
+        "verdict": list(sentences(rows, goal=config.get("until"), next_step=way_on)) if rows else [],
         "findings": [str(found) for found in verdict(rows)],
     }
 

@@ -15,7 +15,7 @@ from vantage.loop import Callback, Report, Update
 
 FACTS = (
     ("return", "rollout/ep_rew_mean", "{:>7.1f}"),
-    ("KL", "train/kl", "{:.4f}"),
+    ("KL", "train/kl", "{:>7.2g}"),
     ("clipped", "train/clip_fraction", "{:>4.0%}"),
     ("explained variance", "train/explained_variance", "{:>5.2f}"),
 )

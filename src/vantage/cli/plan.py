@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from vantage.cli import UsageError
 from vantage.cli.options import Option, lands, of_fields
 from vantage.explain.choices import field_docs, spelling, summary
-from vantage.recipe import RECIPES, Joint, Linear, Optim, Recipe, Separate
+from vantage.recipe import PPO, RECIPES, Joint, Linear, Optim, Recipe, Separate
 
 DEFAULT_STEPS = 100_000
 
@@ -30,7 +30,7 @@ def preset_options() -> dict[str, tuple[Option, list[str]]]:
     """The keywords of the named recipes that are no fields of `Recipe`, each with the path of fields it sets."""
     found: dict[str, tuple[Option, list[str]]] = {}
     own = {f.name for f in fields(Recipe)}
-    for build in RECIPES.values():
+    for build in sorted(RECIPES.values(), key=lambda build: build is not PPO):
         hints = get_type_hints(build)
         for parameter in signature(build).parameters.values():
             if parameter.kind is Parameter.KEYWORD_ONLY and parameter.name not in own | found.keys():
@@ -50,8 +50,8 @@ def preset_options() -> dict[str, tuple[Option, list[str]]]:
 
 
 def recipe_options() -> list[Option]:
-    """Everything that can be set about a recipe."""
-    return [*(option for option, _ in preset_options().values()), *of_fields(Recipe, "recipe")]
+    """Everything that can be set about a recipe; what only some recipes have comes last, that of PPO first."""
+    return [*of_fields(Recipe, "recipe"), *(option for option, _ in preset_options().values())]
 
 
 @cache
@@ -143,6 +143,8 @@ def _set(record: Any, path: list[str], value: Any, option: Option) -> Any:
 
 
 def _remedy(option: Option) -> str:
+    if preset_options().get(option.name, (option, [""]))[1][0] == "psi":
+        return "leave it out, or choose --psi gae"
     for name, build in RECIPES.items():
         if option.name in signature(build).parameters:
             return f"leave it out, or choose a recipe that has it, such as --recipe {name}"

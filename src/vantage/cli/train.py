@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vantage.callbacks import Evaluate, StopAtReward, StopWithoutImprovement
 from vantage.cli import UsageError, config_file, live, plan
-from vantage.cli.options import Parser, fail_unless_known, of_fields
+from vantage.cli.options import Option, Parser, fail_unless_known, of_fields
 from vantage.loop import Callback, Report, Update
 from vantage.recipe import RECIPES
-from vantage.runs.folder import RunFolder, create, free_name, probe
+from vantage.runs.folder import RunFolder, claimed, create, free_name, probe
 from vantage.runs.log import FolderLog
 
 CHECKPOINTS = 20
@@ -29,7 +29,7 @@ class Run:
     steps: int | None = None
     """Environment steps in all; by default what is tuned for the environment, or 100,000."""
     recipe: str | None = None
-    """The algorithm: reinforce, actor-critic, a2c, importance-weighted, trpo, ppo or ppo-penalty."""
+    """The algorithm."""
     out: str | None = None
     """Folder of the run; by default a new one under runs/."""
     resume: str | None = None
@@ -70,7 +70,7 @@ class Until(Callback):
 def main(argv: Sequence[str]) -> int:
     """`vantage train ENV`."""
     parser = Parser(
-        "train", [*of_fields(Run, "run"), *plan.recipe_options(), *plan.agent_options()],
+        "train", [*map(_naming_recipes, of_fields(Run, "run")), *plan.recipe_options(), *plan.agent_options()],
         {"ENV?": "a Gymnasium environment, such as CartPole-v1"},
     )  # fmt: skip
     given = config_file.merge(parser.read(argv))
@@ -88,6 +88,11 @@ def main(argv: Sequence[str]) -> int:
     if given.get("json"):
         print(json.dumps(result))
     return 130 if result.get("stopped") == "interrupt" else 0
+
+
+def _naming_recipes(option: Option) -> Option:
+    known = f"The algorithm: {', '.join(RECIPES)}; by default ppo, or what is tuned for the environment."
+    return replace(option, help=known) if option.name == "recipe" else option
 
 
 def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
@@ -117,22 +122,28 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
         live.say(out, "Nothing was trained: --dry-run.", style="dim")
         return config
     folder = create(path)
-    folder.write_config(config)
-    _announce(chosen, path, out)
-    return train(agent, folder, config, out)
+    with claimed(path):
+        folder.write_config(config)
+        _announce(chosen, path, out)
+        return train(agent, folder, config, out)
 
 
 def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     """An old run, from its last checkpoint; with the settings it began with."""
-    from vantage.control import Agent
-    from vantage.runs.config import from_json
-
     other = sorted(given.keys() - {"resume", "json", "steps", "until", "dry_run"})
     if other:
         raise UsageError(f"--resume keeps the settings that the run began with: leave out {other[0].replace('_', '-')}")
     folder = RunFolder(Path(given["resume"]))
     config = folder.read_config()
     probe(folder.path)
+    with claimed(folder.path):
+        return _go_on(folder, config, given, out)
+
+
+def _go_on(folder: RunFolder, config: dict[str, Any], given: dict[str, Any], out: Any) -> dict[str, Any]:
+    from vantage.control import Agent
+    from vantage.runs.config import from_json
+
     if folder.checkpoint.exists():
         agent = Agent.resume(folder.checkpoint)
     else:
@@ -140,7 +151,7 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
         agent = Agent(config["env"], **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
     config |= {"total_steps": given.get("steps") or config["total_steps"], "until": given.get("until", config["until"])}
     if agent.steps >= config["total_steps"]:
-        done, more = f"{agent.steps:,}", f"{2 * config['total_steps']}"
+        done, more = f"{agent.steps:,}", f"{2 * agent.steps}"
         raise UsageError(f"{folder.path} has taken all its steps ({done}): give a larger total, such as --steps {more}")
     out.print()
     live.say(out, f"[bold]{config['env']}[/bold], from step {agent.steps:,} of {config['total_steps']:,}")
@@ -206,7 +217,7 @@ def finish(
     )
     learning_curve(log.rows, folder.curve, title=title, goal=goal)
     way_on = f"Evaluate it with vantage eval {folder.path}, or watch it with vantage play {folder.path}."
-    told = sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)
+    told = [*_ended(config, log.rows, report), *sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)]
     out.print()
     if report.stopped == "interrupt":
         live.say(out, f"Stopped at step {agent.steps:,}; go on with vantage train --resume {folder.path}")
@@ -223,6 +234,19 @@ def finish(
         "verdict": list(told),
         "findings": [found.rule for found in verdict(log.rows, recipe=recipe)],
     }
+
+
+def _ended(config: dict[str, Any], rows: list[dict[str, float]], report: Report) -> list[str]:
+    """Which evaluation ended the run, if one did."""
+    goal = config.get("stop_at")
+    found = next((row["eval/mean_reward"] for row in reversed(rows) if "eval/mean_reward" in row), None)
+    if report.stopped != "callback" or found is None:
+        return []
+    if goal is not None and found >= goal:
+        return [f"The run ended early: an evaluation's mean return is {found:.4g}, and --stop-at is {goal:g}."]
+    if config.get("until") is None and config.get("patience"):
+        return [f"The run ended early: {config['patience']} evaluations in a row brought no new best."]
+    return []
 
 
 def _announce(chosen: plan.Plan, path: Path, out: Any) -> None:

@@ -97,6 +97,11 @@ class Agent:
             raise ValueError(f"no tuned settings for {env!r}: known are {', '.join(TUNED)}; use Agent({env!r}, …)")
         return cls(env, **{**TUNED[env].settings, **overrides})
 
+    def __repr__(self) -> str:
+        chosen = self.settings.recipe
+        kinds = " × ".join(type(part).__name__ for part in (chosen.psi, chosen.objective, chosen.critic) if part)
+        return f"Agent({self.name}: {kinds}, seed {self.settings.seed}, {self.steps:,} steps taken)"
+
     @property
     def name(self) -> str:
         """The environment's id, or the callable's name."""

@@ -1,7 +1,8 @@
 """Vector environments from an id or a callable, in whichever autoreset mode they come."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,8 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 Source = str | Callable[[], gym.Env]
+EXTRAS = ("box2d", "mujoco")
+"""Parts of Gymnasium, and our extras that install what they need."""
 
 
 def make(
@@ -18,14 +21,16 @@ def make(
 
     With `own_vector` an id whose environment has a vector implementation of its own uses that, and a callable that has
     `make_vector(slots)` is asked for all of them; otherwise single environments are stepped one by one.
-    Raises ValueError for an unknown id, TypeError for a callable that returns something else.
+    Raises ValueError for an unknown id, TypeError for a callable that returns something else, ModuleNotFoundError for
+    a package that the environment needs.
     """
     if isinstance(source, str):
         spec = find(source)
         if own_vector and spec.vector_entry_point is not None:
             limit = {} if max_episode_steps is None else {_limit_name(spec): max_episode_steps}
             return gym.make_vec(source, slots, vectorization_mode="vector_entry_point", **limit, **env_kwargs)
-        return _one_by_one(lambda: gym.make(source, max_episode_steps=max_episode_steps, **env_kwargs), slots)
+        with _installed(spec):
+            return _one_by_one(lambda: gym.make(source, max_episode_steps=max_episode_steps, **env_kwargs), slots)
     if not callable(source):
         raise TypeError(
             f"env = {source!r}: give a Gymnasium id such as 'CartPole-v1', or a callable that returns an environment"
@@ -38,6 +43,7 @@ def make(
 def find(env_id: str) -> Any:
     """The registration of an id, which may be `module:id`. Raises ValueError, with the nearest id, if there is none."""
     module, _, name = env_id.rpartition(":")
+    module = module or ("ale_py" if name.startswith("ALE/") else "")
     try:
         if module:
             import_module(module)
@@ -47,9 +53,22 @@ def find(env_id: str) -> Any:
         hint = f"did you mean {near[0]!r}?" if near else "gymnasium.pprint_registry() lists what is installed"
         raise ValueError(f"unknown environment {env_id!r}: {hint}") from error
     except ModuleNotFoundError as error:
+        if error.name == "ale_py":
+            raise ModuleNotFoundError(f"{env_id} needs atari: pip install 'vantage[atari]'") from error
         raise ValueError(
             f"environment {env_id!r} needs the package {error.name!r}: pip install {error.name}"
         ) from error
+
+
+@contextmanager
+def _installed(spec: Any) -> Iterator[None]:
+    """Name the extra to install where making an environment of Gymnasium fails for lack of a package."""
+    try:
+        yield
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        extra = next((name for name in EXTRAS if f"gymnasium.envs.{name}" in str(spec.entry_point)), None)
+        remedy = str(error) if extra is None else f"needs {extra}: pip install 'vantage[{extra}]'"
+        raise ModuleNotFoundError(f"{spec.id} {remedy}") from error
 
 
 def autoreset(env: VectorEnv) -> AutoresetMode:

@@ -6,6 +6,7 @@ from typing import Any
 
 from vantage.control.networks import MLP, Network
 from vantage.recipe import PPO, Joint, Optim, Recipe, check
+from vantage.recipe.schedule import check_type, check_whole
 from vantage.runs.config import known
 
 
@@ -44,6 +45,8 @@ class Settings:
     """Of every how many rows one keeps the acting policy's own log-probability, to be compared with the scored one."""
 
     def __post_init__(self) -> None:
+        check_type(isinstance(self.recipe, Recipe), self, "recipe", "a Recipe such as vt.PPO()")
+        check_whole(self, "n_envs", "n_steps", "seed", "check_actor_every")
         check(0.0 <= self.gamma <= 1.0, self, "gamma", "a discount lies between 0 and 1")
         check(self.n_envs >= 1, self, "n_envs", "at least one environment is needed")
         check(self.n_steps >= 1, self, "n_steps", "at least one step is needed")
@@ -57,9 +60,9 @@ class Settings:
         )
         check(
             self.recipe.n_minibatches <= self.batch_size,
-            self,
-            "n_steps",
-            f"n_envs · n_steps = {self.batch_size} rows cannot make {self.recipe.n_minibatches} minibatches",
+            self.recipe,
+            "n_minibatches",
+            f"the n_envs · n_steps = {self.batch_size} rows of a rollout make {self.batch_size} minibatches at most",
         )
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from vantage.explain.choices import choices as parts
 from vantage.explain.choices import convert, nearest
 from vantage.explain.metrics import METRICS, MetricExplanation, explain_metric
 from vantage.explain.recipe import Explanation, explain_recipe
@@ -20,14 +21,28 @@ def explain(what: str | Recipe = "ppo", **choices: Any) -> Explanation | MetricE
     recipe, as values or as text: `explain("ppo", psi="td", objective="penalty")`.
     Raises ValueError for an unknown name, suggesting the nearest one.
     """
+    what = known(what) if isinstance(what, str) else what
     if isinstance(what, str) and what not in RECIPES:
-        if what in METRICS:
-            if choices:
-                raise ValueError(f"{what} is a metric, so it has no {next(iter(choices))!r}: leave it out")
-            return explain_metric(what)
-        raise ValueError(f"nothing is called {what!r}: {nearest(what, [*RECIPES, *METRICS])}")
+        if choices:
+            raise ValueError(f"{what} is a metric, so it has no {next(iter(choices))!r}: leave it out")
+        return explain_metric(what)
     recipe = RECIPES[what]() if isinstance(what, str) else what
     return explain_recipe(replace(recipe, **{name: _choice(name, x) for name, x in choices.items()}))
+
+
+def known(what: str) -> str:
+    """The name of a recipe or a metric, however it is capitalised.
+
+    Raises ValueError, suggesting the nearest name, or how to choose what is only a part of a recipe.
+    """
+    names = {name.lower(): name for name in (*RECIPES, *METRICS)}
+    if what.lower() in names:
+        return names[what.lower()]
+    for part in ("psi", "objective", "critic"):
+        kinds = parts(get_type_hints(Recipe)[part])
+        if any(name == what.lower() or name.startswith(what.lower() + "-") for name in kinds):
+            raise ValueError(f"{what!r} is a choice of {part}: explain a recipe with it, ppo --{part} {what.lower()}")
+    raise ValueError(f"there is no recipe or metric {what!r}: {nearest(what.lower(), names)}")
 
 
 def _choice(name: str, value: Any) -> Any:

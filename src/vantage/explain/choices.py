@@ -18,7 +18,8 @@ from vantage.recipe import Linear
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy for a misspelt word: the nearest known one, or the list of all."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    alike = difflib.get_close_matches(word, [other for other in known if other[:1] == word[:1]], n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7) or alike
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 

@@ -9,7 +9,7 @@ from vantage.explain.choices import field_docs, summary
 from vantage.explain.formula import Definition, Record, Symbol, block, read, run
 from vantage.explain.symbols import SYMBOLS, occurring
 from vantage.explain.symbols import Symbol as Entry
-from vantage.recipe import Linear, Recipe
+from vantage.recipe import Linear, Recipe, TrustRegion
 from vantage.theory import kl_control, objectives, reduce
 
 EXPECTATIONS = {
@@ -173,17 +173,20 @@ def _by_docstring(entry: Entry) -> list[Definition]:
 
 def _update(recipe: Recipe) -> list[str]:
     docs, policy = field_docs(Recipe), "π_old" if recipe.objective.reuses else "π_θ"
-    steps = recipe.n_epochs * recipe.n_minibatches
+    steps, natural = recipe.n_epochs * recipe.n_minibatches, isinstance(recipe.objective, TrustRegion)
+    whose = "critic's " if natural else ""
     fixed = "Ψ_t and R_t" if recipe.critic else "Ψ_t"
     again = "anew before each epoch, with the critic of that moment" if recipe.recompute_advantages else "once"
     lines = [
         f"collect [T, B] steps with {policy}" + (" = π_θ as it stands" if recipe.objective.reuses else ""),
         f"compute {fixed} {again}; between two computations they are data",
         f"{recipe.n_epochs} epoch{'s' * (recipe.n_epochs > 1)} × {recipe.n_minibatches} "
-        f"minibatch{'es' * (recipe.n_minibatches > 1)} = {steps} step{'s' * (steps > 1)} of the optimiser; "
+        f"minibatch{'es' * (recipe.n_minibatches > 1)} = {steps} step{'s' * (steps > 1)} of the "
+        f"{whose}optimiser; "
         f"reduction: {_lower(summary(type(recipe.reduction)))}",
     ]
-    lines += [_lower(text) for text in _remarks(recipe.objective)]
+    place = 2 if natural else len(lines)
+    lines[place:place] = [_lower(text) for text in _remarks(recipe.objective)]
     if recipe.target_kl is not None:
         lines.append(f"target_kl = {recipe.target_kl:g}: {_lower(docs['target_kl'].split(';')[0])}")
     if _rule(recipe):

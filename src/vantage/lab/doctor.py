@@ -264,15 +264,19 @@ def _outcome(run: Curves, goal: float | None) -> str:
     taken = f"{int(steps[-1]):,} steps" if steps else f"{len(run.rows)} updates"
     if not returns:
         return f"No episode ended within {taken}, so the return is unknown."
-    way = "rose" if returns[-1] > returns[0] else "went" if returns[-1] == returns[0] else "fell"
+    if len(returns) == 1:
+        return f"The mean return is {returns[0]:.4g} after {taken}; one update has it, so whether it rises is unknown."
+    way = "rose" if returns[-1] > returns[0] else "fell"
     reached = f", and the goal of {goal:g} is reached" if goal is not None and returns[-1] >= goal else ""
     missed = f", short of the goal of {goal:g}" if goal is not None and returns[-1] < goal else ""
-    return f"The mean return {way} from {returns[0]:.4g} to {returns[-1]:.4g} in {taken}{reached}{missed}."
+    first, last = f"{returns[0]:.4g}", f"{returns[-1]:.4g}"
+    change = f"hardly changed from {first}" if first == last else f"{way} from {first} to {last}"
+    return f"The mean return {change} in {taken}{reached}{missed}."
 
 
 def _health(run: Curves) -> str:
     if len(run.rows) < LEAST:
-        return f"{len(run.rows)} updates are too few to judge its health."
+        return f"{len(run.rows)} update{'s are' if len(run.rows) != 1 else ' is'} too few to judge its health."
     facts = []
     share, kl, clip = run.late("train/explained_variance"), _kl(run), run.late("train/clip_fraction")
     if share is not None and not (share < 0.5 and _fitted(run)):

@@ -85,6 +85,10 @@ class Lab:
         horizon: int = 5,
         lambdas: tuple[float, ...] = (0.5, 0.95),
     ) -> None:
+        if not isinstance(mdp, MDP):
+            raise TypeError(f"mdp = {mdp!r}: give an MDP, such as vt.mdp.corridor()")
+        if horizon < 1:
+            raise ValueError(f"horizon = {horizon}: list trajectories of at least one step")
         self.mdp, self.horizon, self.lambdas = mdp, horizon, lambdas
         self.theta = _uneven(mdp) if theta is None else np.asarray(theta, dtype=np.float64)
         self.policy = softmax(self.theta)
@@ -92,8 +96,14 @@ class Lab:
         self.gradient = exact.policy_gradient(mdp, self.theta, self.horizon)
         self.wrong = _wrong(self.values) if wrong is None else self._critic(wrong)
 
+    def __repr__(self) -> str:
+        return f"Lab({self.mdp!r}, horizon={self.horizon})"
+
     def _critic(self, values: Float[Array, "*T1 S"]) -> Float[Array, "T1 S"]:
-        values = np.broadcast_to(np.asarray(values, dtype=np.float64), self.values.shape)
+        values, shape = np.asarray(values, dtype=np.float64), self.values.shape
+        if values.shape not in (shape, shape[1:]):
+            raise ValueError(f"wrong has shape {values.shape}: give values of shape {shape[1:]} or {shape}")
+        values = np.broadcast_to(values, shape)
         return np.concatenate([values[:-1], 0.0 * values[-1:]])
 
     def rollout(self, values: Float[Array, "T1 S"], group: int = 1) -> Rollout:

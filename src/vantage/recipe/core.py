@@ -7,10 +7,30 @@ from vantage.recipe.critic import CriticLoss, Squared
 from vantage.recipe.objective import Clip, Objective, Penalty, TrustRegion
 from vantage.recipe.psi import GAE, Psi
 from vantage.recipe.reduction import Reduction, Steps
-from vantage.recipe.schedule import Coefficient, at, check
+from vantage.recipe.schedule import Coefficient, Linear, at, check, check_type, check_whole
 from vantage.theory import reduce, returns
 from vantage.theory._array import namespace
 from vantage.theory.loss import Batch
+
+PARTS = (
+    ("psi", "needs_value", "a Ψ such as GAE() or TDError()"),
+    ("objective", "reuses", "an objective such as Clip() or Ratio()"),
+    ("critic", "__call__", "a critic loss such as Squared(), or None"),
+    ("reduction", "total", "a denominator such as Steps()"),
+)
+"""A part of a recipe, what only such a part has, and how to give one."""
+
+
+def _check_types(recipe: "Recipe") -> None:
+    for name, mark, wanted in PARTS:
+        part = getattr(recipe, name)
+        absent = part is None and name == "critic"
+        check_type(absent or (hasattr(part, mark) and not isinstance(part, type)), recipe, name, wanted)
+    check_whole(recipe, "n_epochs", "n_minibatches")
+    for name in ("ent_coef", "target_kl"):
+        x = getattr(recipe, name)
+        fits = hasattr(x, "__float__") or isinstance(x, Linear) or (x is None and name == "target_kl")
+        check_type(fits, recipe, name, "a number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +64,7 @@ class Recipe:
     """Whether Ψ and targets are computed anew before each epoch with the critic of that moment."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         check(self.n_epochs >= 1, self, "n_epochs", "use each rollout at least once")
         check(self.n_minibatches >= 1, self, "n_minibatches", "use at least one minibatch")
         check(self.whiten in ("minibatch", "batch", None), self, "whiten", 'choose "minibatch", "batch" or None')

@@ -29,6 +29,11 @@ def _named(build: Callable[P, Recipe]) -> Callable[P, Recipe]:
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise TypeError(f"{build.__name__} has no option {name!r}: {hint}")
+        if "gae_lambda" in options and options.get("psi") is not None:
+            raise TypeError(
+                f"{build.__name__} was given gae_lambda = {options['gae_lambda']!r} and psi = {options['psi']!r}: "
+                "leave out one of them; a λ for your psi is psi=GAE(lam=…)"
+            )
         return build(*args, **options)
 
     return checked
@@ -37,7 +42,12 @@ def _named(build: Callable[P, Recipe]) -> Callable[P, Recipe]:
 @_named
 def REINFORCE(*, psi: Psi = RewardToGo(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
     """Ψ log π once, on whole episodes: E_{τ∼π_θ}[Σ_t Ψ_t ∇log π_θ(a_t|s_t)]. Theory 5, 6.1."""
-    needs = dict(critic=Squared() if psi.needs_value else None, n_epochs=1, n_minibatches=1, reduction=Trajectories())
+    needs = dict(
+        critic=Squared() if getattr(psi, "needs_value", True) else None,
+        n_epochs=1,
+        n_minibatches=1,
+        reduction=Trajectories(),
+    )
     return Recipe(objective=Likelihood(), **{**needs, "psi": psi, "whiten": whiten, **others})
 
 

@@ -11,6 +11,19 @@ def check(condition: bool, owner: object, field: str, remedy: str) -> None:
         raise ValueError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: {remedy}")
 
 
+def check_type(condition: bool, owner: object, field: str, wanted: str) -> None:
+    """Raise TypeError naming the field, its value and what is wanted unless the condition holds."""
+    if not condition:
+        raise TypeError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: give {wanted}")
+
+
+def check_whole(owner: object, *names: str) -> None:
+    """Raise TypeError unless these fields are whole numbers."""
+    for name in names:
+        x = getattr(owner, name)
+        check_type(hasattr(x, "__index__") and not isinstance(x, bool), owner, name, "a whole number")
+
+
 @dataclass(frozen=True)
 class Linear:
     """A coefficient that goes linearly from `start` to `end` over the run.
