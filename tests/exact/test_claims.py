@@ -219,3 +219,11 @@ def test_a_backend_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr(verify, "installed", lambda name: name == "numpy")
     assert main(["--section", "8.3.gae-zero"]) == 0
     assert "Not installed, skipped: jax, torch." in capsys.readouterr().out
+
+
+def test_jax_keeps_what_it_compiled(monkeypatch):
+    compile_ = pytest.importorskip("vantage.control._compile")
+    calls = []
+    monkeypatch.setattr(compile_, "use_cache", lambda: calls.append(1))
+    BACKENDS["jax"]()
+    assert calls

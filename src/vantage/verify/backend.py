@@ -63,6 +63,12 @@ class JaxBackend(Backend):
 
     name = "jax"
 
+    def __init__(self) -> None:
+        """Use the cache of compiled functions that training uses: compiling is most of the time."""
+        from vantage.control._compile import use_cache
+
+        use_cache()
+
     def context(self) -> AbstractContextManager[Any]:
         import jax
 
