@@ -139,11 +139,11 @@ def _listeners(callbacks: Any) -> list[Callback]:
     several = [callbacks] if callable(callbacks) or hasattr(callbacks, "on_update") else callbacks
     if not isinstance(several, Iterable):
         raise TypeError(f"callbacks = {callbacks!r}: give a list of Callbacks, or of functions of an Update")
-    found = [each if hasattr(each, "on_update") else _Plain(each) for each in several]
+    found: list[Any] = list(several)
     for each in found:
-        if isinstance(each, _Plain) and (not callable(each.call) or isinstance(each.call, type)):
-            raise TypeError(f"callbacks has {each.call!r}: give Callback objects, or functions of an Update")
-    return found
+        if isinstance(each, type) or not (callable(each) or hasattr(each, "on_update")):
+            raise TypeError(f"callbacks has {each!r}: give Callback objects, or functions of an Update")
+    return [each if hasattr(each, "on_update") else _Plain(each) for each in found]
 
 
 def _one_update(world: World, recipe: Recipe, total_steps: int) -> Update:
