@@ -57,6 +57,15 @@ FAULTS = {
 }
 
 
+def test_the_scale_of_rewards_is_judged_by_the_start_when_it_is_small():
+    """A loss that vanishes at the end is a critic that has learned; one that was never there is another matter."""
+    stuck = {"ep_rew_mean": lambda x: 100.0 + x}
+    learned = verdict(with_fault(value_loss=lambda x: 10.0 * (1 - x) ** 8 + 1e-9, **stuck))
+    assert "reward_scale" not in {finding.rule for finding in learned}
+    small = {finding.rule: finding for finding in verdict(with_fault(value_loss=1e-9, **stuck))}
+    assert "at the start" in small["reward_scale"].evidence
+
+
 def test_every_rule_has_a_fault():
     assert {check.__name__ for check in RULES} == FAULTS.keys()
 

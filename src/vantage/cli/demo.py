@@ -10,6 +10,8 @@ from vantage.cli.train import Run, start
 
 ENV, SOLVED = "CartPole-v1", 475.0
 """Gymnasium's own threshold for this environment."""
+SEED = 1
+"""A usual run, solved in about two thirds of its steps; some seeds take all of them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     from vantage.runs.folder import RunFolder
 
     options = [option for option in of_fields(Run, "run") if option.name in ("steps", "out")]
-    given: dict[str, Any] = {"ENV": ENV, "until": SOLVED, **Parser("demo", options).read(argv)}
+    given: dict[str, Any] = {"ENV": ENV, "until": SOLVED, "seed": SEED, **Parser("demo", options).read(argv)}
     out = live.console()
     result = start(given, out)
     if result["stopped"] == "interrupt":

@@ -138,11 +138,8 @@ def policy_stands(run: Curves) -> Finding | None:
 @rule
 def critic_explains_nothing(run: Curves) -> Finding | None:
     """A critic no better than a constant, where there was something to explain."""
-    share, losses = run.late("train/explained_variance"), run.all("train/value_loss")
-    fitted = bool(losses) and losses[-1] <= 0.1 * max(
-        losses
-    )  # then targets hardly vary, and nothing is left to explain
-    if share is None or share > 0.05 or fitted:
+    share = run.late("train/explained_variance")
+    if share is None or share > 0.05 or _fitted(run):
         return None
     return Finding(
         rule="critic_explains_nothing",
@@ -182,14 +179,20 @@ def entropy_at_ceiling(run: Curves) -> Finding | None:
 
 @rule
 def reward_scale(run: Curves) -> Finding | None:
-    """Rewards so large or small that the critic's loss drowns or vanishes."""
-    loss = run.late("train/value_loss")
-    if loss is None or 1e-6 < loss < 1e4 or _solved(run):
+    """Rewards so large that the critic's loss drowns all else, or so small that it never had anything to learn.
+
+    A loss that is small at the end only is a critic that has learned.
+    """
+    first, last = run.early("train/value_loss"), run.late("train/value_loss")
+    if first is None or last is None or _solved(run):
         return None
+    if last < 1e4 and first > 1e-6:
+        return None
+    size, when, loss = ("large", "end", last) if last >= 1e4 else ("small", "start", first)
     return Finding(
         rule="reward_scale",
-        problem=f"The rewards are too {'large' if loss > 1 else 'small'} for the critic",
-        evidence=f"its loss is {loss:.2g} reward² at the end, where 0.01 to 1000 is usual",
+        problem=f"The rewards are too {size} for the critic",
+        evidence=f"its loss is {loss:.2g} reward² at the {when}, where 0.01 to 1000 is usual",
         remedy="Set --normalise-reward true",
     )
 
