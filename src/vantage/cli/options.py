@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, NoReturn, get_type_hints
@@ -154,8 +153,3 @@ def fail_unless_known(kind: str, word: str, known: Iterable[str]) -> None:
     known = list(known)
     if word not in known:
         raise UsageError(f"there is no {kind} {word!r}: {nearest(word, known)}")
-
-
-def is_tty() -> bool:
-    """Whether a person watches stdout."""
-    return sys.stdout.isatty()

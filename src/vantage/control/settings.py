@@ -77,11 +77,6 @@ class Settings:
         """Rows of a rollout, T · B."""
         return self.n_envs * self.n_steps
 
-    @property
-    def minibatch_size(self) -> int:
-        """Rows of a minibatch."""
-        return -(-self.batch_size // self.recipe.n_minibatches)
-
 
 def settings(**options: Any) -> Settings:
     """Settings; an unknown option is a TypeError that suggests the nearest one."""

@@ -16,7 +16,6 @@ class Stream(IntEnum):
     RESET = 3
     ACT = 4
     EVALUATE = 5
-    CHECK = 6
 
 
 def generator(seed: int, stream: Stream, update: int = 0) -> np.random.Generator:
