@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -15,10 +14,11 @@ from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments, observe
-from vantage.control.observations import FlatObservations, MaskSource
+from vantage.control.observations import MaskSource
+from vantage.control.play import Evaluation, Player
 from vantage.control.settings import Settings, settings
 from vantage.control.spaces import Actions, DiscreteActions, Observations, actions, observations
-from vantage.control.streams import Stream, generator, reset_seed
+from vantage.control.streams import Stream, generator
 from vantage.control.training import ControlWorld
 from vantage.loop import Listener, Report, learn
 from vantage.recipe import Recipe
@@ -28,29 +28,6 @@ from vantage.theory.divergences import log_softmax
 from vantage.world import TrainState
 
 Array = Any
-MAX_EPISODE = 1_000_000
-"""An evaluation that meets a longer episode takes it for one that never ends."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Undiscounted returns and lengths of whole episodes."""
-
-    returns: tuple[float, ...]
-    lengths: tuple[int, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the return over episodes (of the population)."""
-        return float(np.std(self.returns))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f} over {len(self.returns)} episodes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,48 +148,16 @@ class Agent:
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
         """(action, state) in Stable-Baselines3's form; `state` is for recurrent policies and comes back as it is."""
-        space, observations = self._model.actions, self._model.observations
-        seen = self._recorded(observation, action_masks)
-        single = seen.ndim == len(observations.shape)
-        batch = seen[None] if single else seen
-        if batch.shape[1:] != observations.shape:
-            raise ValueError(
-                f"observation has shape {np.shape(observation)}: give one of shape {observations.shape}, or a batch"
-            )
         rng = None if deterministic else generator(self.settings.seed, Stream.ACT, self._acts)
+        chosen = self._player.predict(observation, state, rng, action_masks)
         self._acts += rng is not None
-        action = space.to_env(self._choose(batch, rng))
-        return (jax.tree.map(lambda x: x[0], action) if single else action), state
-
-    def _recorded(self, observation: Any, action_masks: Any) -> Array:
-        """An observation or a batch of them as the record keeps it, with its mask."""
-        space = self._model.observations
-        if not isinstance(space, FlatObservations) or space.mask in (None, "observation"):
-            if action_masks is not None:
-                where = "in the observation" if space.mask else "nowhere in its environment"
-                raise ValueError(f"action_masks: this agent found its masks {where}; leave the argument out")
-            return space.record(observation)
-        if action_masks is None:
-            raise ValueError(f"this agent was made for action masks ({space.mask}): give action_masks=…")
-        recorded = space.record(observation, masks.one_mask(action_masks))
-        if space.stuck(recorded).any():
-            raise ValueError("action_masks leaves no action: at least one option of each choice must be allowed")
-        return recorded
-
-    def _choose(self, batch: Array, rng: np.random.Generator | None) -> Array:
-        """Actions for recorded observations `[B, …]`: sampled with `rng`, or the most probable ones without."""
-        actor, moments = self._policy
-        outputs = actor.outputs(observe(moments, batch))
-        if rng is None:
-            return self._model.actions.mode(outputs)
-        return actor.sample(outputs, self._model.actions.noise(rng, (len(batch),)))
+        return chosen
 
     def action_probabilities(self, observations: Any) -> Float[Array, "*B A"]:
         """π(a|s) for observations `[…]` as the environment gives them. Raises TypeError for actions with a density."""
         if not isinstance(self._model.actions, DiscreteActions):
             raise TypeError(f"{self.name} has actions with a density, not probabilities: use act or predict")
-        actor, moments = self._policy
-        return np.exp(log_softmax(actor.outputs(observe(moments, self._model.observations.record(observations)))))
+        return np.exp(log_softmax(self._player.outputs(self._model.observations.record(observations))))
 
     def state_values(self, observations: Any) -> Float[Array, "*B"]:
         """V_φ(s) for observations `[…]` as the environment gives them, in units of the rewards that Ψ sees.
@@ -221,7 +166,7 @@ class Agent:
         """
         if not self._model.has_critic:
             raise ValueError("this agent has no critic: choose a recipe with one, such as A2C()")
-        seen = observe(self._policy[1], self._model.observations.record(observations))
+        seen = observe(self._player.moments, self._model.observations.record(observations))
         return np.asarray(self._model.value(self._vector, seen))
 
     @property
@@ -232,20 +177,17 @@ class Agent:
         return self._initial if self._restored is None else self._model.vector(self._restored.arrays["parameters"])
 
     @property
-    def _policy(self) -> tuple[Actor, Moments | None]:
-        """The actor and the observation statistics of this moment, without opening an environment."""
+    def _player(self) -> Player:
+        """The policy of this moment, without opening an environment."""
         if "world" in vars(self):
-            return self.world.actor, self.world.moments
-        if self._restored is None:
-            return Actor(self._model, self._initial), None
+            return Player(model=self._model, actor=self.world.actor, moments=self.world.moments)
         return self._loaded
 
     @cached_property
-    def _loaded(self) -> tuple[Actor, Moments | None]:
-        assert self._restored is not None
-        arrays = self._restored.arrays
+    def _loaded(self) -> Player:
+        arrays = {} if self._restored is None else self._restored.arrays
         moments = Moments.of(arrays["observation_moments"]) if "observation_moments" in arrays else None
-        return Actor(self._model, self._model.vector(arrays["parameters"])), moments
+        return Player(model=self._model, actor=Actor(self._model, self._vector), moments=moments)
 
     def evaluate(self, episodes: int = 20, deterministic: bool = True, seed: int = 0) -> Evaluation:
         """Play whole episodes on environments of their own, one episode a slot, so that short episodes are not over-
@@ -259,27 +201,9 @@ class Agent:
             self.env, episodes, self.settings.env_kwargs, self.settings.max_episode_steps, own_vector=False
         )
         try:
-            return self._play(env, episodes, deterministic, seed)
+            return self._player.evaluate(env, self.name, deterministic, seed)
         finally:
             env.close()
-
-    def _play(self, env: Any, episodes: int, deterministic: bool, seed: int) -> Evaluation:
-        observation, info = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
-        returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
-        running = np.ones(episodes, bool)
-        rng = None if deterministic else generator(seed, Stream.EVALUATE)
-        while running.any():
-            chosen = self._choose(masks.recorded(self._model.observations, env, observation, info), rng)
-            action = self._model.actions.to_env(chosen)
-            observation, reward, terminated, truncated, info = env.step(action)
-            returns += np.where(running, reward, 0.0)
-            lengths += running
-            running &= ~(terminated | truncated)
-            if lengths.max() > MAX_EPISODE:
-                raise ValueError(
-                    f"{self.name}: an episode did not end within {MAX_EPISODE} steps; set max_episode_steps"
-                )
-        return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()))
 
     # ---- files ----
 

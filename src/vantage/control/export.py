@@ -8,7 +8,7 @@ import numpy as np
 
 from vantage.control.agent import Agent
 from vantage.control.networks import Tower
-from vantage.control.normalise import CLIP, Moments, observe
+from vantage.control.normalise import CLIP, Moments
 from vantage.control.spaces import BoxActions, DiscreteActions, StateObservations
 
 Array = Any
@@ -62,7 +62,7 @@ def export_onnx(agent: Agent, path: str | Path) -> float:
 
 def build(agent: Agent, onnx: Any) -> Any:
     """The graph as an ONNX model. Raises ValueError for what has no graph here."""
-    model, (_, moments) = agent._model, agent._policy
+    model, moments = agent._model, agent._player.moments
     tower = model.networks(agent._vector).actor
     if not isinstance(tower, Tower):
         raise ValueError(f"the network is a {type(tower).__name__}: only the perceptron MLP is exported to ONNX")
@@ -134,8 +134,7 @@ def deviation(agent: Agent, run: Any) -> float:
     """
     seen = _observations(agent)
     action, policy = (np.asarray(x) for x in run(seen))
-    actor, moments = agent._policy
-    wanted = actor.outputs(observe(moments, agent._model.observations.record(seen)))
+    wanted = agent._player.outputs(agent._model.observations.record(seen))
     worst = _relative(policy, wanted)
     meant = np.asarray(agent.act(seen, deterministic=True))
     if isinstance(agent._model.actions, BoxActions):
@@ -151,7 +150,7 @@ def _relative(found: Array, wanted: Array) -> float:
 
 def _observations(agent: Agent) -> Array:
     """Every state, or vectors around what the agent has seen, some far out."""
-    space, (_, moments) = agent._model.observations, agent._policy
+    space, moments = agent._model.observations, agent._player.moments
     if isinstance(space, StateObservations):
         return np.arange(space.start, space.start + space.size, dtype=np.int64)
     rng = np.random.default_rng(0)

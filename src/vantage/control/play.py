@@ -1,0 +1,104 @@
+"""A policy at work outside training: single actions for the user, whole episodes for evaluation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from vantage.control import masks
+from vantage.control.model import Actor, Model
+from vantage.control.normalise import Moments, observe
+from vantage.control.observations import FlatObservations
+from vantage.control.streams import Stream, generator, reset_seed
+
+Array = Any
+MAX_EPISODE = 1_000_000
+"""An evaluation that meets a longer episode takes it for one that never ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Undiscounted returns and lengths of whole episodes."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes (of the population)."""
+        return float(np.std(self.returns))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f} over {len(self.returns)} episodes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """The policy of one moment: parameters and observation statistics that no longer move."""
+
+    model: Model
+    actor: Actor
+    moments: Moments | None
+
+    def predict(
+        self, observation: Any, state: Any, rng: np.random.Generator | None, action_masks: Any
+    ) -> tuple[Any, Any]:
+        """(action, state) for one observation or a batch: sampled with `rng`, the most probable action without."""
+        space, observations = self.model.actions, self.model.observations
+        seen = self.recorded(observation, action_masks)
+        single = seen.ndim == len(observations.shape)
+        batch = seen[None] if single else seen
+        if batch.shape[1:] != observations.shape:
+            raise ValueError(
+                f"observation has shape {np.shape(observation)}: give one of shape {observations.shape}, or a batch"
+            )
+        action = space.to_env(self.choose(batch, rng))
+        return (jax.tree.map(lambda x: x[0], action) if single else action), state
+
+    def recorded(self, observation: Any, action_masks: Any) -> Array:
+        """An observation or a batch of them as the record keeps it, with its mask."""
+        space = self.model.observations
+        if not isinstance(space, FlatObservations) or space.mask in (None, "observation"):
+            if action_masks is not None:
+                where = "in the observation" if space.mask else "nowhere in its environment"
+                raise ValueError(f"action_masks: this agent found its masks {where}; leave the argument out")
+            return space.record(observation)
+        if action_masks is None:
+            raise ValueError(f"this agent was made for action masks ({space.mask}): give action_masks=…")
+        recorded = space.record(observation, masks.one_mask(action_masks))
+        if space.stuck(recorded).any():
+            raise ValueError("action_masks leaves no action: at least one option of each choice must be allowed")
+        return recorded
+
+    def outputs(self, batch: Array) -> Array:
+        """What the actor network says of recorded observations `[B, …]`."""
+        return self.actor.outputs(observe(self.moments, batch))
+
+    def choose(self, batch: Array, rng: np.random.Generator | None) -> Array:
+        """Actions for recorded observations `[B, …]`: sampled with `rng`, or the most probable ones without."""
+        outputs = self.outputs(batch)
+        if rng is None:
+            return self.model.actions.mode(outputs)
+        return self.actor.sample(outputs, self.model.actions.noise(rng, (len(batch),)))
+
+    def evaluate(self, env: Any, name: str, deterministic: bool, seed: int) -> Evaluation:
+        """One whole episode in each slot of a vector environment. Raises ValueError where one does not end."""
+        observation, info = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
+        returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
+        running = np.ones(env.num_envs, bool)
+        rng = None if deterministic else generator(seed, Stream.EVALUATE)
+        while running.any():
+            chosen = self.choose(masks.recorded(self.model.observations, env, observation, info), rng)
+            observation, reward, terminated, truncated, info = env.step(self.model.actions.to_env(chosen))
+            returns += np.where(running, reward, 0.0)
+            lengths += running
+            running &= ~(terminated | truncated)
+            if lengths.max() > MAX_EPISODE:
+                raise ValueError(f"{name}: an episode did not end within {MAX_EPISODE} steps; set max_episode_steps")
+        return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()))
