@@ -1,7 +1,7 @@
-"""What the resumable benchmarks share: cells kept as files, intervals, tables."""
+"""What the resumable benchmarks share: cells kept as files, intervals, tables, curves."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
+Curve = list[list[float]]
+"""Pairs (environment steps, value)."""
 
 
 def kept(path: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -22,6 +24,11 @@ def kept(path: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def read(path: Path) -> dict[str, Any] | None:
+    """The result in the file; None where the cell is unfinished."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def interval(x: np.ndarray) -> tuple[float, float]:
     """Half-width of Student's 95 % interval of the mean, and the mean."""
     half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x) if len(x) > 1 else np.nan
@@ -31,3 +38,27 @@ def interval(x: np.ndarray) -> tuple[float, float]:
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+def curve(rows: Sequence[Mapping[str, float]], name: str, points: int = 200) -> Curve:
+    """One metric over the steps of a run, thinned to about so many points; the last is kept."""
+    known = [row for row in rows if np.isfinite(row.get(name, np.nan))]
+    thin = known[:: max(1, len(known) // points)]
+    if known and thin[-1] is not known[-1]:
+        thin.append(known[-1])
+    return [[int(row["time/total_timesteps"]), round(row[name], 4)] for row in thin]
+
+
+def band(ax: Any, curves: Sequence[Curve], *, color: str, label: str | None = None, fill: bool = True) -> None:
+    """The mean over seeds, each seed as a thin line, and the 95 % interval if asked."""
+    lines = [np.array(each) for each in curves if each]
+    for line in lines:
+        ax.plot(line[:, 0], line[:, 1], color=color, alpha=0.25, lw=0.8)
+    grid = np.linspace(max(line[0, 0] for line in lines), min(line[-1, 0] for line in lines), 150)
+    rows = np.array([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])
+    mean = rows.mean(axis=0)
+    ax.plot(grid, mean, color=color, lw=2, label=label)
+    if fill and len(rows) > 1:
+        half = stats.t.ppf(0.975, len(rows) - 1) * stats.sem(rows, axis=0)
+        ax.fill_between(grid, mean - half, mean + half, color=color, alpha=0.2, lw=0)
+    ax.spines[["top", "right"]].set_visible(False)
