@@ -12,12 +12,24 @@ from vantage.recipe import (
     PPO,
     ClippedValue,
     ImportanceWeighted,
+    KLInLoss,
     PPOPenalty,
     Recipe,
     ResidualTD,
     RewardToGo,
 )
-from vantage.theory import critics, distributions, divergences, importance, kl_control, objectives, psi, reduce, returns
+from vantage.theory import (
+    critics,
+    distributions,
+    divergences,
+    importance,
+    kl_control,
+    objectives,
+    psi,
+    reduce,
+    returns,
+    signal,
+)
 from vantage.theory import scan as scans
 from vantage.theory.loss import Batch, Outputs, loss
 
@@ -126,6 +138,7 @@ def _psi_cases(rng: np.random.Generator) -> list[Case]:
         Case("psi.advantage", psi.advantage, {"q": q, "action": action, "probabilities": p}),
         Case("psi.expected_value", psi.expected_value, {"q": q, "probabilities": p}),
         Case("psi.mean_baseline", psi.mean_baseline, mean),
+        Case("psi.standardised_by_key", psi.standardised_by_key, {k: v for k, v in mean.items() if k != "weight"}),
         Case(
             "psi.mean_baseline(leave_out)",
             psi.mean_baseline,
@@ -141,8 +154,14 @@ def _step_cases(rng: np.random.Generator) -> list[Case]:
     mask, weight = rng.random(shape) < 0.8, rng.uniform(0.5, 2.0, size=shape)
     gain = {"ratio": ratio, "psi": x}
     masked = {"x": x, "mask": mask, "weight": weight}
+    other = {"log_prob": y, "log_prob_actor": y + 0.3 * x}
+    priced = {"reward": x, "log_prob": y, "reference_log_prob": kl}
     td = {"reward": x, "value": y, "next_value": kl, "discount": weight}
     return [
+        Case("importance.truncated_ratio", importance.truncated_ratio, other | {"cap": 1.2}),
+        Case("importance.banded_ratio", importance.banded_ratio, other | {"low": 0.8, "high": 1.3}),
+        Case("signal.kl_signal", signal.kl_signal, priced | {"beta": np.asarray(0.1), "mask": mask}),
+        Case("reduce.column_share", reduce.column_share, {"x": x, "mask": mask}),
         Case("objectives.likelihood", objectives.likelihood, {"log_prob": y, "psi": x}),
         Case("objectives.importance_weighted", objectives.importance_weighted, gain),
         Case("objectives.clipped", objectives.clipped, gain | {"low": 0.2}),
@@ -286,6 +305,7 @@ def _beta_cases() -> list[Case]:
             {"beta": beta, "kl": kl, "target": 0.05, "n": 256, "horizon": 1e4},
             host=True,
         ),
+        Case("kl_control.adaptive_lr", kl_control.adaptive_lr, {"lr": beta / 100, "kl": kl, "target": 0.01}, host=True),
     ]
 
 
@@ -327,9 +347,9 @@ def call_loss(recipe: Recipe, inputs: Arrays, **options: Any) -> tuple[Any, dict
 
 
 def _loss_cases(rng: np.random.Generator) -> list[Case]:
-    def flat(recipe):
+    def flat(recipe, **options):
         def f(**inputs):
-            value, metrics = call_loss(recipe, inputs, vf_coef=0.5)
+            value, metrics = call_loss(recipe, inputs, vf_coef=0.5, **options)
             return value, *(metrics[name] for name in sorted(metrics))
 
         return f
@@ -337,6 +357,15 @@ def _loss_cases(rng: np.random.Generator) -> list[Case]:
     inputs = loss_inputs(rng)
     sampled = {k: v for k, v in inputs.items() if k not in ("o_entropy", "o_kl", "b_weight")}
     cases = [Case(f"loss.loss({name})", flat(recipe), inputs) for name, recipe in RECIPES.items()]
+    homes = {name: KLInLoss(beta=0.3, estimator=name) for name in ("k2", "k3", "exact")}
+    homes["through"] = KLInLoss(beta=0.3, estimator="k3", through_ratio=True)
+    shape = inputs["b_psi"].shape
+    referred = inputs | {
+        "b_reference_log_prob": inputs["b_log_prob"] + 0.2 * rng.normal(size=shape),
+        "b_correction": rng.uniform(0.5, 2.0, size=shape),
+        "o_reference_kl": rng.random(shape),
+    }
+    cases += [Case(f"loss.loss({name})", flat(RECIPES["clip"], reference=h), referred) for name, h in homes.items()]
     return [*cases, Case("loss.loss(sampled)", flat(RECIPES["penalty"]), sampled)]
 
 

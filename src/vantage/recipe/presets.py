@@ -1,7 +1,7 @@
 """The algorithms by name: each is a function that returns a Recipe."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
@@ -10,8 +10,8 @@ from typing import Any, Literal, ParamSpec
 from vantage.recipe.core import Recipe
 from vantage.recipe.critic import Squared
 from vantage.recipe.objective import BetaRule, Clip, Likelihood, Penalty, Ratio, Thresholds, TrustRegion
-from vantage.recipe.psi import GAE, Psi, RewardToGo, TDError
-from vantage.recipe.reduction import Trajectories
+from vantage.recipe.psi import GAE, GroupRelative, Psi, RewardToGo, TDError
+from vantage.recipe.reduction import Columns, Reduction, SequenceMean, Trajectories
 from vantage.recipe.schedule import Coefficient
 
 P = ParamSpec("P")
@@ -34,9 +34,20 @@ def _named(build: Callable[P, Recipe]) -> Callable[P, Recipe]:
                 f"{build.__name__} was given gae_lambda = {options['gae_lambda']!r} and psi = {options['psi']!r}: "
                 "leave out one of them; a λ for your psi is psi=GAE(lam=…)"
             )
-        return build(*args, **options)
+        recipe = build(*args, **options)
+        object.__setattr__(recipe, "told", (build.__name__, frozenset(options)))
+        return recipe
 
     return checked
+
+
+def in_world(recipe: Recipe, defaults: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe with a world's own defaults for what its preset was not told.
+
+    `defaults` maps a preset's name to options of `Recipe`; one that was assembled by hand stays as it is.
+    """
+    preset, told = vars(recipe).get("told", ("", frozenset()))
+    return replace(recipe, **{k: v for k, v in defaults.get(preset, {}).items() if k not in told})
 
 
 @_named
@@ -116,6 +127,36 @@ def PPOPenalty(
     return Recipe(objective=Penalty(beta=beta, rule=rule), psi=psi or GAE(lam=gae_lambda), **others)
 
 
+@_named
+def GRPO(
+    *,
+    group_size: int = 8,
+    scale: bool = True,
+    clip_range: Coefficient = 0.2,
+    clip_range_high: Coefficient | None = None,
+    dual_clip: float | None = None,
+    reduction: Reduction = SequenceMean(),
+    **others: Any,
+) -> Recipe:
+    """GRPO: PPO-Clip without a critic, Ψ relative to the other answers to the same prompt. Shao et al. (2024).
+
+    Its variants are options: `scale=False` with `ConstantLength` (Dr. GRPO), `clip_range_high` with `Steps` (DAPO).
+    """
+    clip = Clip(low=clip_range, high=clip_range_high, dual=dual_clip)
+    sizes = {"n_epochs": 1, "n_minibatches": 1, "whiten": None, "critic": None, **others}
+    return Recipe(
+        objective=clip, **{"psi": GroupRelative(size=group_size, scale=scale), "reduction": reduction, **sizes}
+    )
+
+
+@_named
+def RLOO(*, group_size: int = 4, **others: Any) -> Recipe:
+    """RLOO: Ψ log π once, less the mean return of the other answers to the same prompt. Ahmadian et al. (2024)."""
+    group = GroupRelative(size=group_size, leave_one_out=True, scale=False)
+    sizes = {"n_epochs": 1, "n_minibatches": 1, "whiten": None, "critic": None, "reduction": Columns(), **others}
+    return Recipe(objective=Likelihood(), **{"psi": group, **sizes})
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "reinforce": REINFORCE,
     "actor-critic": ActorCritic,
@@ -126,3 +167,10 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "ppo-penalty": PPOPenalty,
 }
 """The named recipes, as the command line knows them."""
+
+LANGUAGE_RECIPES: dict[str, Callable[..., Recipe]] = {
+    **{name: build for name, build in RECIPES.items() if build is not TRPO},
+    "grpo": GRPO,
+    "rloo": RLOO,
+}
+"""Those for language models: with groups of answers to one prompt, without a trust region."""

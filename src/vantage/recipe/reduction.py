@@ -46,4 +46,30 @@ class Constant:
         return self.n + 0.0 * reduce.total_steps(r.reward, r.mask, r.weight)
 
 
-Reduction = Steps | Columns | Trajectories | Constant
+@dataclass(frozen=True, kw_only=True)
+class ConstantLength:
+    """Sum over time divided by a fixed length, mean over columns: a step counts alike in long and short columns."""
+
+    length: float
+    """L, usually the longest a column can be."""
+
+    def __post_init__(self) -> None:
+        check(self.length > 0, self, "length", "a positive number of steps")
+
+    def total(self, r: Any) -> Array:
+        return self.length * reduce.total_columns(r.reward, r.mask, r.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceMean:
+    """Mean over the steps of a column, then mean over columns: a step of a long column counts less."""
+
+    def weight(self, r: Any) -> Array:
+        """What a step counts, `[T, B]`: 1/length of its column; every mean over the batch is taken with it."""
+        return r.row_weight * reduce.column_share(r.reward, r.mask)
+
+    def total(self, r: Any) -> Array:
+        return reduce.total_columns(r.reward, r.mask, r.weight)
+
+
+Reduction = Steps | Columns | Trajectories | Constant | ConstantLength | SequenceMean

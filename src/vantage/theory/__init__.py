@@ -11,6 +11,7 @@ from vantage.theory import (
     reduce,
     returns,
     scan,
+    signal,
 )
 from vantage.theory.loss import Batch, Outputs, Terms, loss
 
@@ -29,4 +30,5 @@ __all__ = [
     "reduce",
     "returns",
     "scan",
+    "signal",
 ]

@@ -18,6 +18,36 @@ def ratio(log_prob: Float[Array, "*S"], log_prob_old: Float[Array, "*S"]) -> Flo
     return namespace(log_prob).exp(log_prob - log_prob_old)
 
 
+def truncated_ratio(
+    log_prob: Float[Array, "*S"], log_prob_actor: Float[Array, "*S"], cap: float | Float[Array, ""]
+) -> Float[Array, "*S"]:
+    """The weight of a decision that another policy μ took, bounded above.
+
+        min(π(a_t|s_t) / μ(a_t|s_t), c)
+
+    Shapes: alike. Units: none. Unbounded it is unbiased; the bound trades bias for variance. Source: Espeholt et al.
+    (2018) eq. 1 with ρ̄ = c; Yao et al. (2025) for generators of language models.
+    """
+    weight = ratio(log_prob, log_prob_actor)
+    return namespace(weight).where(weight > cap, cap + 0.0 * weight, weight)
+
+
+def banded_ratio(
+    log_prob: Float[Array, "*S"],
+    log_prob_actor: Float[Array, "*S"],
+    low: float | Float[Array, ""],
+    high: float | Float[Array, ""],
+) -> Float[Array, "*S"]:
+    """The weight of a decision that another policy μ took, where the two agree, else 0.
+
+        w_t = π(a_t|s_t) / μ(a_t|s_t)   if low ≤ w_t ≤ high,   0 otherwise
+
+    Shapes: alike. Units: none. Source: Ling Team (2025), "IcePop".
+    """
+    xp, weight = namespace(log_prob), ratio(log_prob, log_prob_actor)
+    return xp.where(xp.logical_and(weight >= low, weight <= high), weight, 0.0)
+
+
 def step_weight(
     log_prob: Float[Array, "T *B"],
     log_prob_old: Float[Array, "T *B"],

@@ -1,5 +1,6 @@
 """The one place where outputs become a scalar, and where the one minus sign stands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +29,10 @@ class Batch:
     """The signal r_t; only the residual TD error reads it."""
     discount: Float[Array, "*S"] | None = None
     """γ_t; only the residual TD error reads it."""
+    reference_log_prob: Float[Array, "*S"] | None = None
+    """log π_ref(a_t|s_t) of a model that π must not leave far behind; only `reference` reads it."""
+    correction: Float[Array, "*S"] | None = None
+    """w_t, the weight of a decision that another program than the trainer sampled; None: 1."""
     mask: Bool[Array, "*S"] | None = None
     weight: Float[Array, "*S"] | None = None
 
@@ -46,16 +51,22 @@ class Outputs:
     """V_φ(s_t)."""
     next_value: Float[Array, "*S"] | None = None
     """V_φ(s_{t+1}); only the residual TD error reads it."""
+    reference_kl: Float[Array, "*S"] | None = None
+    """KL(π_θ(·|s_t)‖π_ref(·|s_t)), exact; only `reference` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What an objective may use, per decision: Ψ_t, log π_θ, r_t(θ) and KL(π_old‖π_θ)."""
+    """What an objective may use, per decision: Ψ_t, log π_θ, r_t(θ), KL(π_old‖π_θ), and of a reference model
+    log π_ref and KL(π_θ‖π_ref).
+    """
 
     psi: Float[Array, "*S"]
     log_prob: Float[Array, "*S"]
     ratio: Float[Array, "*S"]
     kl: Float[Array, "*S"]
+    reference_log_prob: Float[Array, "*S"] | None = None
+    reference_kl: Float[Array, "*S"] | None = None
 
 
 @runtime_checkable
@@ -79,12 +90,14 @@ def loss(
     *,
     vf_coef: float | Float[Array, ""] = 1.0,
     total: float | Float[Array, ""] | None = None,
+    reference: Callable[[Terms], Array] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """What the update minimises.
 
-        −reduce(objective_t + c_ent H_t) + c_v · reduce(critic loss_t)
+        −reduce(w_t objective_t − reference_t + c_ent H_t) + c_v · reduce(critic loss_t)
 
-    Ψ is whitened over the rows given if the recipe says so, then held fixed. `total` is the denominator of
+    `reference` is the price of leaving the reference model, such as `KLInLoss`; w_t the batch's `correction`. Ψ is
+    whitened over the rows given if the recipe says so, then held fixed. `total` is the denominator of
     `reduce`: pass it to split a batch into parts that add up. Masked rows, NaN included, change neither value nor
     gradient. Shapes: all fields alike → scalar and a dict of scalar metrics. Source: Schulman et al. (2017) eq. 9.
     """
@@ -93,6 +106,8 @@ def loss(
     terms = _terms(recipe, batch, outputs)
     entropy = -terms.ratio * terms.log_prob if outputs.entropy is None else outputs.entropy
     gain = recipe.objective(terms)
+    gain = gain if batch.correction is None else objectives.importance_weighted(batch.correction, gain)
+    gain = gain if reference is None else gain - reference(terms)
     surrogate = reduce.reduce(objectives.with_entropy(gain, entropy, recipe.ent_coef), mask, weight, total)
     value = -surrogate
     metrics = _policy_metrics(recipe, terms, batch)
@@ -115,7 +130,10 @@ def _terms(recipe: Plan, batch: Batch, outputs: Outputs) -> Terms:
     log_prob, old = outputs.log_prob, stop_gradient(batch.log_prob)
     psi = reduce.whiten(batch.psi, batch.mask, batch.weight) if recipe.whiten == "minibatch" else batch.psi
     kl = divergences.k3(old, log_prob) if outputs.kl is None else outputs.kl
-    return Terms(psi=stop_gradient(psi), log_prob=log_prob, ratio=importance.ratio(log_prob, old), kl=kl)
+    return Terms(
+        psi=stop_gradient(psi), log_prob=log_prob, ratio=importance.ratio(log_prob, old), kl=kl,
+        reference_log_prob=stop_gradient(batch.reference_log_prob), reference_kl=outputs.reference_kl,
+    )  # fmt: skip
 
 
 def _policy_metrics(recipe: Plan, terms: Terms, batch: Batch) -> dict[str, Array]:

@@ -192,6 +192,33 @@ def mean_baseline(
     return keep(xp.reshape(mean, x.shape), mask)
 
 
+def standardised_by_key(
+    x: Float[Array, "*S"],
+    key: Int[Array, "*S"],
+    mask: Bool[Array, "*S"] | None = None,
+    eps: float = 1e-4,
+    ddof: int = 1,
+) -> Float[Array, "*S"]:
+    """x less its group's mean, in units of its group's standard deviation: GRPO's Ψ.
+
+        (x_i − mean_K) / (std_K + eps),    K = {j: key_j = key_i},   std² = Σ_{j∈K} (x_j − mean_K)² / (|K| − ddof)
+
+    Shapes: all alike. Units: none. The mean holds x_i itself and the division weighs groups by 1/std, so the gradient
+    is not that of E[x]. A group of one, or of equal x, gives 0. Source: Shao et al. (2024) section 4.1.
+    """
+    xp = namespace(x)
+    x = keep(x, mask)
+    flat, label = xp.reshape(x, (-1,)), xp.reshape(key, (-1,))
+    ones = xp.reshape(keep(xp.ones_like(x), mask), (-1,))
+    centred = flat * ones - xp.reshape(mean_baseline(x, key, mask), (-1,))
+    count = _sum_by_key(xp, ones, label)
+    free = xp.where(count > ddof, count - ddof, 1.0)
+    spread = _sum_by_key(xp, centred**2, label) / free
+    some = spread > 0
+    std = xp.where(some, xp.sqrt(xp.where(some, spread, 1.0)), 0.0)
+    return keep(xp.reshape(centred / (std + eps), x.shape), mask)
+
+
 def _sum_by_key(xp, x, *keys):
     """For each entry the sum of x over all entries that have all its keys: O(n log n), jittable."""
     order = xp.argsort(keys[0], stable=True)

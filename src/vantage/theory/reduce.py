@@ -42,6 +42,19 @@ def total_trajectories(
     return xp.sum(xp.where(last, _weights(x, mask, weight), 0.0))
 
 
+def column_share(x: Float[Array, "T B"], mask: Bool[Array, "T B"] | None = None) -> Float[Array, "T B"]:
+    """The weight 1/n_b of a real step in a column of n_b real steps, so that every column counts alike.
+
+        w_{tb} = m_{tb} / Σ_t m_{tb}
+
+    Shapes `[T, B]` → `[T, B]`; x gives shape and dtype only. Units: none. Source: Shao et al. (2024) eq. 3.
+    """
+    xp = namespace(x)
+    real = _weights(x, mask, None)
+    count = xp.sum(real, axis=0)
+    return real / xp.where(count > 0, count, 1.0)
+
+
 def reduce(
     x: Float[Array, "*S"],
     mask: Bool[Array, "*S"] | None = None,
