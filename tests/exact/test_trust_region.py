@@ -14,7 +14,7 @@ import vantage as vt
 from vantage import mdp
 from vantage.control import MLP, trust_region
 from vantage.control.model import Model, build
-from vantage.control.networks import host_forward
+from vantage.control.networks import Inputs, host_forward
 from vantage.control.spaces import BoxActions, DiscreteActions, StateObservations, VectorObservations
 from vantage.rollout import Rollout
 
@@ -38,8 +38,8 @@ class Lookup(eqx.Module):
 class Table:
     """The network whose parameters are θ itself."""
 
-    def build(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float) -> Any:
-        return Lookup(np.zeros((inputs, outputs), np.float32))
+    def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Any:
+        return Lookup(np.zeros((inputs.size, outputs), np.float32))
 
 
 def tabular(states: int, actions: int) -> Model:

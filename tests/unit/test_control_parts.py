@@ -15,7 +15,7 @@ import vantage as vt
 from tests.worlds.control_envs import Counter, Probe
 from vantage.control import MLP, Settings, networks, spaces
 from vantage.control.model import Actor, build
-from vantage.control.networks import forward, host_forward, orthogonal
+from vantage.control.networks import Inputs, forward, host_forward, orthogonal
 from vantage.control.normalise import Moments, observe, running_returns
 from vantage.control.streams import Stream, generator
 
@@ -26,7 +26,7 @@ BOX = spaces.BoxActions(low=(-1.0,), high=(1.0,))
 
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 def test_numpy_and_jax_run_the_same_network(rng, activation):
-    tower = MLP(hidden=(16, 8), activation=activation).build(rng, 5, 3, 1.0)
+    tower = MLP(hidden=(16, 8), activation=activation).build(rng, Inputs(size=5), 3, 1.0)
     x = rng.standard_normal((2, 7, 5)).astype(np.float32)
     host = host_forward(tower)(x)
     assert host.dtype == np.float32
@@ -38,7 +38,7 @@ def test_a_module_for_single_vectors_is_mapped_and_said_once(rng, recwarn):
     module = eqx.nn.MLP(5, 3, 8, 1, key=jax.random.key(0))
     x = rng.standard_normal((4, 5)).astype(np.float32)
     acts = [host_forward(module)(x), host_forward(module)(x)]
-    assert sum("not a vantage Tower" in str(w.message) for w in recwarn) == 1
+    assert sum("is no vantage.control.networks.Batched" in str(w.message) for w in recwarn) == 1
     np.testing.assert_allclose(acts[0], np.stack([module(row) for row in x]), atol=1e-5)
 
 
@@ -47,7 +47,7 @@ class Foreign:
     """A network of Equinox's own."""
 
     def build(self, rng, inputs, outputs, gain):
-        return eqx.nn.MLP(inputs, outputs, 8, 1, key=jax.random.key(int(rng.integers(2**31))))
+        return eqx.nn.MLP(inputs.size, outputs, 8, 1, key=jax.random.key(int(rng.integers(2**31))))
 
 
 def test_an_agent_learns_with_a_foreign_network():
@@ -92,6 +92,33 @@ def test_parameters_by_name_come_back(rng):
     assert {"actor.weights.0", "log_std", "critic.biases.2"} <= set(named)
     np.testing.assert_array_equal(model.vector(named), vector)
     assert model.n_actor == sum(x.size for name, x in named.items() if not name.startswith("critic"))
+
+
+def test_shared_layers_are_stored_once_and_give_both_answers(rng):
+    model, vector = build(spaces.VectorObservations(size=3), BOX, MLP(hidden=(5, 4), shared=True), True, rng)
+    assert (model.n_trunk, model.n_actor) == (3 * 5 + 5 + 5 * 4 + 4, 4 + 1 + 1)
+    assert model.size == model.n_trunk + model.n_actor + 4 + 1
+    x = rng.standard_normal((6, 3)).astype(np.float32)
+    policy, value = model.both(vector, x)
+    np.testing.assert_allclose(value, model.value(vector, x), atol=1e-6)
+    np.testing.assert_allclose(policy.parameters[0], Actor(model, vector).outputs(x), atol=1e-6)
+    h = x
+    for w, b in model.networks(vector).trunk.layers:
+        h = np.tanh(h @ w + b)
+    np.testing.assert_allclose(value, (h @ model.networks(vector).critic.weights[0])[:, 0], atol=1e-6)
+
+
+def test_sharing_is_refused_where_one_step_would_move_both():
+    for recipe, optim in ((vt.TRPO(), vt.Joint()), (vt.PPO(), vt.Separate())):
+        with pytest.raises(ValueError, match=r"MLP.*shared = True"):
+            Settings(recipe=recipe, optim=optim, network=MLP(shared=True))
+
+
+def test_sigma_begins_where_it_is_told(rng):
+    model, vector = build(spaces.VectorObservations(size=2), BOX, MLP(), True, rng, std=0.5)
+    np.testing.assert_allclose(Actor(model, vector).std, [0.5], rtol=1e-6)
+    with pytest.raises(ValueError, match="std_init"):
+        vt.Agent("CartPole-v1", std_init=0.5)
 
 
 # ---- spaces ----

@@ -52,7 +52,8 @@ class Agent:
 
     def __init__(self, env: Source, recipe: Recipe | None = None, **options: Any) -> None:
         chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
-        one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, own_vector=False)
+        environments.check_backend(env, chosen.backend)
+        one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, "sync")
         try:
             done = actions(one.single_action_space, chosen.squash_actions)
             seen = observations(one.single_observation_space, masks.find(one, done), done.choices)
@@ -63,7 +64,9 @@ class Agent:
     def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
         self.env, self.settings = env, chosen
         rng = generator(chosen.seed, Stream.INIT)
-        self._model, self._initial = model.build(seen, done, chosen.network, chosen.recipe.critic is not None, rng)
+        self._model, self._initial = model.build(
+            seen, done, chosen.network, chosen.recipe.critic is not None, rng, chosen.std_init
+        )
         self._restored: TrainState | None = None
         self._acts = 0
 
@@ -97,7 +100,7 @@ class Agent:
     def _make_env(self, slots: int) -> Any:
         assert self.env is not None
         chosen = self.settings
-        return environments.make(self.env, slots, chosen.env_kwargs, chosen.max_episode_steps, chosen.own_vector)
+        return environments.make(self.env, slots, chosen.env_kwargs, chosen.max_episode_steps, chosen.backend)
 
     @property
     def steps(self) -> int:
@@ -197,9 +200,7 @@ class Agent:
             raise ValueError(f"episodes = {episodes}: play at least one")
         if self.env is None:
             raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
-        env = environments.make(
-            self.env, episodes, self.settings.env_kwargs, self.settings.max_episode_steps, own_vector=False
-        )
+        env = environments.make(self.env, episodes, self.settings.env_kwargs, self.settings.max_episode_steps, "sync")
         try:
             return self._player.evaluate(env, self.name, deterministic, seed)
         finally:

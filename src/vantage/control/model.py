@@ -13,15 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vantage.control.networks import Network, forward, host_forward
+from vantage.control.networks import Divisible, Inputs, Network, forward, host_forward
 from vantage.control.spaces import Actions, FlatObservations, Observations
 
 Array = Any
 
 
 class Networks(eqx.Module):
-    """What is learned. The order matters: `actor` and `log_std` come first in the vector, `critic` last."""
+    """What is learned. The order is that of the vector: what actor and critic share, then `actor` and `log_std`, then
+    `critic`.
+    """
 
+    trunk: Any
     actor: Any
     log_std: Any
     critic: Any
@@ -39,12 +42,15 @@ class Model:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     structure: Any
+    n_trunk: int
+    """How many parameters actor and critic share; they come first."""
     n_actor: int
+    """How many are the actor's alone: with nothing shared, the first ones."""
 
     @property
     def has_critic(self) -> bool:
         """Whether part of the vector is a critic."""
-        return self.n_actor < self.size
+        return self.n_trunk + self.n_actor < self.size
 
     @property
     def size(self) -> int:
@@ -59,12 +65,28 @@ class Model:
             leaves.append(vector[at : at + n].reshape(shape))
             at += n
         dynamic, static = self.structure
-        return eqx.combine(jax.tree.unflatten(dynamic, leaves), jax.tree.unflatten(*static))
+        arrays = jax.tree.unflatten(dynamic, leaves)
+        return eqx.combine(arrays, jax.tree.unflatten(*static)) if static[1] else arrays
+
+    def both(self, vector: Float[Array, " P"], observation: Array) -> tuple[Any, Float[Array, "*S"] | None]:
+        """π(·|s), a distribution with parameters `[…, A]`, and V(s), None without a critic, of recorded observations
+        `[…]`: what the two networks share is computed once.
+        """
+        networks = self.networks(vector)
+        read = self._read(networks, observation)
+        outputs = self.allowed(forward(networks.actor, read), observation)
+        policy = self.actions.distribution(outputs, networks.log_std)
+        return policy, forward(networks.critic, read)[..., 0] if self.has_critic else None
+
+    def _read(self, networks: Networks, observation: Array) -> Array:
+        """What actor and critic read of recorded observations."""
+        features = self.observations.features(jnp, observation)
+        return features if networks.trunk is None else forward(networks.trunk, features)
 
     def policy(self, vector: Float[Array, " P"], observation: Array) -> Any:
-        """π(·|s) of recorded observations `[…]`: a distribution with parameters `[…, A]`."""
+        """π(·|s) alone."""
         networks = self.networks(vector)
-        outputs = forward(networks.actor, self.observations.features(jnp, observation))
+        outputs = forward(networks.actor, self._read(networks, observation))
         return self.actions.distribution(self.allowed(outputs, observation), networks.log_std)
 
     def allowed(self, outputs: Array, observation: Array) -> Array:
@@ -74,8 +96,9 @@ class Model:
         return outputs
 
     def value(self, vector: Float[Array, " P"], observation: Array) -> Float[Array, "*S"]:
-        """V(s) of recorded observations `[…]`."""
-        return forward(self.networks(vector).critic, self.observations.features(jnp, observation))[..., 0]
+        """V(s) alone."""
+        networks = self.networks(vector)
+        return forward(networks.critic, self._read(networks, observation))[..., 0]
 
     def named(self, vector: Float[Array, " P"]) -> dict[str, Array]:
         """The parameters by name, for files."""
@@ -94,16 +117,21 @@ class Model:
 
 
 def build(
-    observations: Observations, actions: Actions, network: Network, critic: bool, rng: np.random.Generator
+    observations: Observations,
+    actions: Actions,
+    network: Network,
+    critic: bool,
+    rng: np.random.Generator,
+    std: float = 1.0,
 ) -> tuple[Model, Float[Array, " P"]]:
     """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with
-    gain 1; σ = 1.
+    gain 1; σ = `std`.
+
+    Raises ValueError for a σ that the actions do not have.
     """
-    networks = Networks(
-        actor=network.build(rng, observations.size, actions.outputs, 0.01),
-        log_std=np.zeros(actions.stds, np.float32) if actions.stds else None,
-        critic=network.build(rng, observations.size, 1, 1.0) if critic else None,
-    )
+    if std != 1.0 and not actions.stds:
+        raise ValueError(f"std_init = {std}: only Box actions have a σ; leave it out")
+    networks = _networks(observations.inputs, actions, network, critic, rng, std)
     dynamic, static = eqx.partition(networks, eqx.is_inexact_array)
     paths, structure = jax.tree_util.tree_flatten_with_path(dynamic)
     fixed, fixed_structure = jax.tree.flatten(static)
@@ -114,9 +142,27 @@ def build(
         names=tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths),
         shapes=tuple(leaf.shape for leaf in leaves),
         structure=(structure, (fixed_structure, tuple(fixed))),
-        n_actor=sum(leaf.size for (path, _), leaf in zip(paths, leaves, strict=True) if path[0].name != "critic"),
+        n_trunk=_count(paths, "trunk"),
+        n_actor=_count(paths, "actor", "log_std"),
     )
     return model, np.concatenate([leaf.ravel() for leaf in leaves])
+
+
+def _networks(
+    inputs: Inputs, actions: Actions, network: Network, critic: bool, rng: np.random.Generator, std: float
+) -> Networks:
+    log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
+    if critic and isinstance(network, Divisible) and network.shared:
+        trunk, n = network.build_trunk(rng, inputs)
+        actor, value = network.build_head(rng, n, actions.outputs, 0.01), network.build_head(rng, n, 1, 1.0)
+        return Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
+    actor = network.build(rng, inputs, actions.outputs, 0.01)
+    value = network.build(rng, inputs, 1, 1.0) if critic else None
+    return Networks(trunk=None, actor=actor, log_std=log_std, critic=value)
+
+
+def _count(paths: list[Any], *parts: str) -> int:
+    return sum(np.size(leaf) for path, leaf in paths if path[0].name in parts)
 
 
 class Actor:
@@ -125,13 +171,15 @@ class Actor:
     def __init__(self, model: Model, vector: Float[Array, " P"]) -> None:
         networks = model.networks(vector)
         self._model, self._forward = model, host_forward(networks.actor)
+        self._trunk = None if networks.trunk is None else host_forward(networks.trunk)
         self._masked = model.observations.mask is not None
         self.log_std = networks.log_std
         self.std = None if networks.log_std is None else np.exp(networks.log_std)
 
     def outputs(self, observation: Array) -> Array:
         """What the actor network says of recorded observations `[B, …]`."""
-        says = self._forward(self._model.observations.features(np, observation))
+        features = self._model.observations.features(np, observation)
+        says = self._forward(features if self._trunk is None else self._trunk(features))
         return self._model.allowed(says, observation) if self._masked else says
 
     def sample(self, outputs: Array, noise: Array) -> Array:

@@ -24,9 +24,32 @@ ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A picture among the features: the entries from `start` on are its pixels in [0, 1], row by row, channel last."""
+
+    start: int
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def size(self) -> int:
+        """How many features it takes."""
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What an observation offers a network: one vector of `size` features, some of which are pictures."""
+
+    size: int
+    images: tuple[Image, ...] = ()
+
+
 @runtime_checkable
 class Network(Protocol):
-    """How to build the function from features `[D]` to outputs `[O]`.
+    """How to build the function from features `[D]` to outputs `[O]`; D is `inputs.size`.
 
     Implement it as a frozen dataclass, decorated with `runs.known` if agents that use it are to be saved.
 
@@ -34,20 +57,55 @@ class Network(Protocol):
     the batch.
     """
 
-    def build(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float) -> Callable[..., Any]: ...
+    def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Callable[..., Any]: ...
 
 
-class Tower(eqx.Module):
-    """A perceptron that takes batches, `[…, D]` → `[…, O]`; W is `[in, out]`, so NumPy leaves work as well as JAX
-    ones.
+@runtime_checkable
+class Divisible(Network, Protocol):
+    """A network made of a trunk, which turns an observation into features, and a head upon it.
+
+    With `shared` actor and critic have one trunk between them.
     """
+
+    @property
+    def shared(self) -> bool: ...
+
+    def build_trunk(self, rng: np.random.Generator, inputs: Inputs) -> tuple[Callable[..., Any], int]:
+        """The trunk, and how many features it gives."""
+        ...
+
+    def build_head(self, rng: np.random.Generator, features: int, outputs: int, gain: float) -> Callable[..., Any]:
+        """What stands on the trunk."""
+        ...
+
+
+class Batched(eqx.Module):
+    """A module that maps batches with any leading shape itself, `[…, D]` → `[…, O]`."""
+
+    def on_host(self) -> Callable[[Any], Any]:
+        """The same function of NumPy arrays `[B, D]`, for acting; the leaves are NumPy arrays that nobody changes."""
+        return lambda x: np.asarray(_jitted_forward(self, x))
+
+
+class Tower(Batched):
+    """A perceptron; W is `[in, out]`, so NumPy leaves work as well as JAX ones."""
 
     weights: tuple[Any, ...]
     biases: tuple[Any, ...]
     activation: str = eqx.field(static=True)
+    linear_end: bool = eqx.field(static=True, default=True)
+    """Whether nothing follows the last layer, as in a head."""
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
-        return perceptron(jnp, ACTIVATIONS[self.activation], self.layers, x)
+        out = perceptron(jnp, ACTIVATIONS[self.activation], self.layers, x)
+        return out if self.linear_end else ACTIVATIONS[self.activation](jnp, out)
+
+    def on_host(self) -> Callable[[Any], Any]:
+        """NumPy throughout."""
+        layers, activation = self.layers, ACTIVATIONS[self.activation]
+        if self.linear_end:
+            return lambda x: perceptron(np, activation, layers, x)
+        return lambda x: activation(np, perceptron(np, activation, layers, x))
 
     @property
     def layers(self) -> list[tuple[Any, Any]]:
@@ -72,17 +130,35 @@ class MLP:
     """Widths of the hidden layers."""
     activation: Activation = "tanh"
     """What follows each hidden layer."""
+    shared: bool = False
+    """Whether actor and critic have all hidden layers in common."""
 
     def __post_init__(self) -> None:
         check(all(width >= 1 for width in self.hidden), self, "hidden", "each layer needs at least one unit")
         check(self.activation in ACTIVATIONS, self, "activation", f"choose one of {', '.join(ACTIVATIONS)}")
 
-    def build(self, rng: np.random.Generator, inputs: int, outputs: int, gain: float) -> Tower:
+    def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Tower:
         """The tower with fresh weights, float32."""
-        sizes = (inputs, *self.hidden, outputs)
-        gains = (np.sqrt(2.0),) * len(self.hidden) + (gain,)
-        weights = tuple(orthogonal(rng, m, n, g) for m, n, g in zip(sizes[:-1], sizes[1:], gains, strict=True))
-        return Tower(weights, tuple(np.zeros(n, np.float32) for n in sizes[1:]), self.activation)
+        return tower(rng, (inputs.size, *self.hidden, outputs), self.activation, gain)
+
+    def build_trunk(self, rng: np.random.Generator, inputs: Inputs) -> tuple[Tower, int]:
+        """The hidden layers."""
+        check(len(self.hidden) > 0, self, "hidden", "a shared perceptron needs a hidden layer")
+        sizes = (inputs.size, *self.hidden)
+        return tower(rng, sizes, self.activation, np.sqrt(2.0), linear_end=False), sizes[-1]
+
+    def build_head(self, rng: np.random.Generator, features: int, outputs: int, gain: float) -> Tower:
+        """One linear layer."""
+        return tower(rng, (features, outputs), self.activation, gain)
+
+
+def tower(
+    rng: np.random.Generator, sizes: tuple[int, ...], activation: str, gain: float, linear_end: bool = True
+) -> Tower:
+    """A perceptron of these widths with orthogonal weights: gain √2, and `gain` in the last layer; biases 0."""
+    gains = (np.sqrt(2.0),) * (len(sizes) - 2) + (gain,)
+    weights = tuple(orthogonal(rng, m, n, g) for m, n, g in zip(sizes[:-1], sizes[1:], gains, strict=True))
+    return Tower(weights, tuple(np.zeros(n, np.float32) for n in sizes[1:]), activation, linear_end)
 
 
 def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -> Float[Array, "M N"]:
@@ -97,22 +173,22 @@ def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -
 
 
 def forward(module: Any, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
-    """A module on a batch with any leading shape; one that is not a `Tower` maps single vectors."""
-    if isinstance(module, Tower):
-        return module(x)
+    """A module on a batch with any leading shape; one that is not `Batched` maps single vectors."""
+    if isinstance(module, Batched):
+        return module(x)  # type: ignore[operator]
     rows = x.reshape(-1, x.shape[-1])
     out = jax.vmap(module)(rows)
     return out.reshape(*x.shape[:-1], -1)
 
 
 def host_forward(module: Any) -> Callable[[Any], Any]:
-    """The forward pass for acting, on NumPy arrays `[B, D]`: NumPy itself for a `Tower`, else jitted JAX (said once).
+    """The forward pass for acting, on NumPy arrays `[B, D]`: the module's own if it is `Batched`, else jitted JAX (said
+    once).
 
     The module's leaves must be NumPy arrays that nobody changes. Both ways agree to 1e-5.
     """
-    if isinstance(module, Tower):
-        layers, activation = module.layers, ACTIVATIONS[module.activation]
-        return lambda x: perceptron(np, activation, layers, x)
+    if isinstance(module, Batched):
+        return module.on_host()
     _say_once(type(module).__name__)
     return lambda x: np.asarray(_jitted_forward(module, x))
 
@@ -129,6 +205,7 @@ def _say_once(name: str) -> None:
     if name not in _said:
         _said.add(name)
         warnings.warn(
-            f"{name} is not a vantage Tower, so the collector acts through a jitted call (about 100 µs), not NumPy",
+            f"{name} is no vantage.control.networks.Batched: the collector acts through a jitted call (about 100 µs), "
+            "not NumPy",
             stacklevel=3,
         )

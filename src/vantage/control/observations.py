@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vantage.control.networks import Inputs
 from vantage.runs.config import known
 
 Array = Any
@@ -37,6 +38,11 @@ class VectorObservations:
     def shape(self) -> tuple[int, ...]:
         """Of one observation as it is recorded."""
         return (self.size,)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it offers a network."""
+        return Inputs(size=self.size)
 
     @property
     def numeric(self) -> bool:
@@ -66,6 +72,11 @@ class StateObservations:
     numeric = False
     mask = None
     choices = ()
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it offers a network."""
+        return Inputs(size=self.size)
 
     def record(self, observation: Any) -> Array:
         """What the environment gave, counted from 0."""
@@ -164,6 +175,11 @@ class FlatObservations:
     def size(self) -> int:
         """D: how many numbers the networks read."""
         return len(self.part.numeric)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it offers a network."""
+        return Inputs(size=self.size)
 
     @property
     def shape(self) -> tuple[int, ...]:

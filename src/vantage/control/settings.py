@@ -2,10 +2,11 @@
 
 import difflib
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
-from vantage.control.networks import MLP, Network
-from vantage.recipe import PPO, Joint, Optim, Recipe, check
+from vantage.control.environments import Backend
+from vantage.control.networks import MLP, Divisible, Network
+from vantage.recipe import PPO, Joint, Optim, Recipe, Separate, TrustRegion, check
 from vantage.recipe.schedule import check_type, check_whole
 from vantage.runs.config import known
 
@@ -28,7 +29,9 @@ class Settings:
     optim: Optim = Joint()  # noqa: RUF009 (frozen)
     """Learning rates and gradient clipping."""
     network: Network = MLP()  # noqa: RUF009 (frozen)
-    """Shape of the actor's and of the critic's network, which share nothing."""
+    """Shape of the actor's and of the critic's network; what they share is the network's `shared`."""
+    std_init: float = 1.0
+    """σ of Box actions before anything is learned."""
     normalise_observation: bool = False
     """Whether the networks see (s − mean)/std, clipped to ±10, with running statistics."""
     normalise_reward: bool = False
@@ -41,6 +44,10 @@ class Settings:
     """Arguments for the environment."""
     max_episode_steps: int | None = None
     """Time limit of an episode; None: the environment's own."""
+    backend: Backend = "auto"
+    """How Gymnasium's environments are stepped: "sync" (one after another), "async" (each in a process), "vector" (their
+    own vector implementation); "auto" takes the last from 4 slots on where there is one, else the first.
+    """
     check_actor_every: int = 100
     """Of every how many rows one keeps the acting policy's own log-probability, to be compared with the scored one."""
 
@@ -50,7 +57,9 @@ class Settings:
         check(0.0 <= self.gamma <= 1.0, self, "gamma", "a discount lies between 0 and 1")
         check(self.n_envs >= 1, self, "n_envs", "at least one environment is needed")
         check(self.n_steps >= 1, self, "n_steps", "at least one step is needed")
+        check(self.std_init > 0, self, "std_init", "a standard deviation is positive")
         check(self.seed >= 0, self, "seed", "a seed is not negative")
+        check(self.backend in get_args(Backend), self, "backend", f"choose one of {', '.join(get_args(Backend))}")
         check(self.check_actor_every >= 1, self, "check_actor_every", "1 checks every row")
         check(
             self.max_episode_steps is None or self.max_episode_steps >= 1,
@@ -58,6 +67,7 @@ class Settings:
             "max_episode_steps",
             "at least one step, or None",
         )
+        self._check_sharing()
         check(
             self.recipe.n_minibatches <= self.batch_size,
             self.recipe,
@@ -65,12 +75,21 @@ class Settings:
             f"the n_envs · n_steps = {self.batch_size} rows of a rollout make {self.batch_size} minibatches at most",
         )
 
-    @property
-    def own_vector(self) -> bool:
-        """Whether an environment's own vector implementation is used, where there is one: from 4 slots on it is
-        faster (measured on CartPole-v1: 40 against 71 µs a step for 8 slots, 80 against 24 for one).
-        """
-        return self.n_envs >= 4
+    def _check_sharing(self) -> None:
+        if self.recipe.critic is None or not (isinstance(self.network, Divisible) and self.network.shared):
+            return
+        check(
+            not isinstance(self.recipe.objective, TrustRegion),
+            self.network,
+            "shared",
+            "TRPO's natural step would move the critic with the actor, and the critic's steps the policy; set it False",
+        )
+        check(
+            not isinstance(self.optim, Separate),
+            self.network,
+            "shared",
+            "two optimisers cannot both move what actor and critic share; set it False, or use Joint()",
+        )
 
     @property
     def batch_size(self) -> int:

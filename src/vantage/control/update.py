@@ -59,10 +59,10 @@ def score(
     """log π_old(a_t|s_t), the parameters of π_old(·|s_t), V(s_t) and V(s_{t+1}) of a whole rollout, by the functions
     that `learn` differentiates.
     """
-    policy = model.policy(vector, observation)
+    policy, value = model.both(vector, observation)
     scored: dict[str, Any] = {"log_prob": policy.log_prob(action), "policy": policy.parameters}
     if model.has_critic:
-        scored |= {"value": model.value(vector, observation), "next_value": model.value(vector, reached)}
+        scored |= {"value": value, "next_value": model.value(vector, reached)}
     return scored
 
 
@@ -132,7 +132,7 @@ def learn(
 
 def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
     """What `theory.loss` reads of the networks, for the given observations and actions."""
-    policy = model.policy(vector, inputs["observation"])
+    policy, value = model.both(vector, inputs["observation"])
     try:
         entropy = policy.entropy()
     except NotImplementedError:
@@ -142,7 +142,7 @@ def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any])
         log_prob=policy.log_prob(inputs["action"]),
         entropy=entropy,
         kl=model.actions.rebuild(inputs["policy"]).kl(policy) if needs_kl else None,
-        value=model.value(vector, inputs["observation"]) if model.has_critic else None,
+        value=value,
         next_value=model.value(vector, inputs["reached"]) if "reached" in inputs else None,
     )
 
