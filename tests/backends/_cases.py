@@ -133,12 +133,14 @@ def _psi_cases(rng: np.random.Generator) -> list[Case]:
     p = rng.dirichlet(np.ones(5), size=(4, 3))
     x, key = rng.normal(size=(6, 4)), rng.integers(0, 4, size=(6, 4))
     mean = {"x": x, "key": key, "mask": rng.random(x.shape) < 0.8, "weight": rng.uniform(0.5, 2.0, size=x.shape)}
+    grouped = {"gain": x, "group": np.asarray([7, 3, 7, 7]), "mask": mean["mask"]}
     return [
         Case("psi.action_value", psi.action_value, {"q": q, "action": action}),
         Case("psi.advantage", psi.advantage, {"q": q, "action": action, "probabilities": p}),
         Case("psi.expected_value", psi.expected_value, {"q": q, "probabilities": p}),
         Case("psi.mean_baseline", psi.mean_baseline, mean),
-        Case("psi.standardised_by_key", psi.standardised_by_key, {k: v for k, v in mean.items() if k != "weight"}),
+        Case("psi.group_relative", psi.group_relative, grouped | {"leave_one_out": True}),
+        Case("psi.group_relative(scale)", psi.group_relative, grouped | {"scale": True}),
         Case(
             "psi.mean_baseline(leave_out)",
             psi.mean_baseline,

@@ -1,8 +1,10 @@
 """Recipes: every check and its words, frozen and keyword-only choices, schedules, time weighting, named algorithms."""
 
 import inspect
+import json
 import re
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from typing import get_args, get_type_hints
 
 import jaxtyping
 import numpy as np
@@ -12,7 +14,8 @@ import vantage as vt
 from tests.backends._cases import record
 from tests.conftest import BACKENDS
 from vantage import recipe as recipes
-from vantage.recipe import RECIPES, ends, positive
+from vantage.recipe import RECIPES, Schedule, at, optim_at, positive
+from vantage.runs.config import from_json, to_json
 from vantage.theory import returns
 
 BAD = [
@@ -21,13 +24,25 @@ BAD = [
     (lambda: vt.GAE(lam=-0.1), "GAE.lam = -0.1"),
     (lambda: vt.GAE(lam=float("nan")), "GAE.lam = nan"),
     (lambda: vt.GAE(lam=vt.Linear(1.0, 2.0)), "GAE.lam = Linear(start=1.0, end=2.0)"),
+    (lambda: vt.GAE(lam=vt.Piecewise(((0.0, 0.9), (0.3, 1.1), (1.0, 0.9)))), "GAE.lam = Piecewise(points="),
+    (lambda: vt.Exponential(0.0, 1.0), "Exponential.start = 0.0: only positive numbers are a factor apart"),
+    (lambda: vt.Exponential(1.0, 0.0), "Exponential.end = 0.0"),
+    (lambda: vt.Piecewise(()), "Piecewise.points = (): pairs (x, value), 0 ≤ x ≤ 1 rising"),
+    (lambda: vt.Piecewise(((0.5, 1.0), (0.5, 2.0))), "Piecewise.points = ((0.5, 1.0), (0.5, 2.0))"),
+    (lambda: vt.Piecewise(((0.5, 1.0), (1.5, 2.0))), "Piecewise.points"),
+    (lambda: vt.KLAdaptive(start=0.1), "KLAdaptive.start = 0.1: it lies between lr_min = 1e-05 > 0 and lr_max = 0.01"),
+    (lambda: vt.KLAdaptive(target=0.0), "KLAdaptive.target = 0.0"),
+    (lambda: vt.KLAdaptive(factor=1.0), "KLAdaptive.factor = 1.0"),
     (lambda: vt.Clip(low=0.0), "Clip.low = 0.0: the clip range is a positive ratio, such as 0.2"),
     (lambda: vt.Clip(low=vt.Linear(0.2, -0.1)), "Clip.low = Linear(start=0.2, end=-0.1)"),
     (lambda: vt.Clip(high=-0.1), "Clip.high = -0.1"),
     (lambda: vt.Clip(dual=1.0), "Clip.dual = 1.0: the dual clip is a ratio above 1"),
     (lambda: vt.Thresholds(kl_min=0.02, kl_max=0.02), "Thresholds.kl_min = 0.02: it must lie below kl_max = 0.02"),
     (lambda: vt.Thresholds(kl_min=-1.0), "Thresholds.kl_min = -1.0"),
+    (lambda: vt.Thresholds(kl_min=vt.Linear(0.01, 0.03)), "Thresholds.kl_min = Linear(start=0.01, end=0.03)"),
     (lambda: vt.Thresholds(factor=1.0), "Thresholds.factor = 1.0"),
+    (lambda: vt.Thresholds(beta_min=2.0, beta_max=1.0), "Thresholds.beta_min = 2.0: it must be positive and not above"),
+    (lambda: vt.PaperTarget(beta_min=0.0), "PaperTarget.beta_min = 0.0: it must be positive and not above beta_max"),
     (lambda: vt.PaperTarget(target=0.0), "PaperTarget.target = 0.0"),
     (lambda: vt.Proportional(target=0.0), "Proportional.target = 0.0"),
     (lambda: vt.Proportional(horizon=0.0), "Proportional.horizon = 0.0"),
@@ -38,6 +53,7 @@ BAD = [
     (lambda: vt.TrustRegion(shrink=1.0), "TrustRegion.shrink = 1.0: a share between 0 and 1, such as 0.8"),
     (lambda: vt.TRPO(target_kl=0.01), "Recipe.target_kl = 0.01: a trust region bounds the KL itself"),
     (lambda: vt.Penalty(beta=-1.0), "Penalty.beta = -1.0: the price of KL is not negative"),
+    (lambda: vt.Penalty(beta=vt.Linear(1.0)), "or a schedule with rule=None"),
     (lambda: vt.ClippedValue(width=0.0), "ClippedValue.width = 0.0: a positive number in units of the value"),
     (lambda: vt.Constant(n=0), "Constant.n = 0: a positive denominator"),
     (lambda: vt.Joint(lr=0.0), "Joint.lr = 0.0"),
@@ -52,7 +68,7 @@ BAD = [
     (lambda: vt.PPO(target_kl=0.0), "Recipe.target_kl = 0.0: a positive KL in nats per step"),
     (lambda: vt.REINFORCE(n_epochs=2), "with n_epochs = 2 and n_minibatches = 1 use Ratio, Clip or Penalty"),
     (lambda: vt.A2C(n_minibatches=4), "with n_epochs = 1 and n_minibatches = 4 use Ratio, Clip or Penalty"),
-    (lambda: vt.PPO(critic=None), "Recipe.psi = GAE(lam=0.95): it reads V(s), so it needs a critic such as Squared()"),
+    (lambda: vt.PPO(critic=None), "it reads V(s), so it needs a critic such as Squared()"),
     (lambda: vt.PPO(psi=vt.RewardToGo(baseline=vt.LearnedBaseline()), critic=None), "it needs a critic"),
 ]
 
@@ -95,7 +111,7 @@ CHOICES = [
     *(vt.Thresholds(), vt.PaperTarget(), vt.Proportional()),
     *(vt.Squared(), vt.ClippedValue(), vt.ResidualTD()),
     *(vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=3.0)),
-    *(vt.Joint(), vt.Separate(), vt.PPO()),
+    *(vt.Joint(), vt.Separate(), vt.PPO(), vt.KLAdaptive()),
 ]
 
 
@@ -174,8 +190,6 @@ def test_the_named_recipes_are_the_table_of_the_design():
 
 def test_schedules():
     assert vt.Linear(0.2)(0.25) == pytest.approx(0.15)
-    assert ends(vt.Linear(0.2)) == (0.2, 0.0)
-    assert ends(0.3) == (0.3, 0.3)
     assert positive(vt.Linear(0.2)) and not positive(vt.Linear(0.0, 0.2)) and not positive(vt.Linear(0.2, -1e-9))
     recipe = vt.PPO(
         clip_range=vt.Linear(0.2), ent_coef=vt.Linear(0.01, 0.02), critic=vt.ClippedValue(width=vt.Linear(1.0))
@@ -186,6 +200,92 @@ def test_schedules():
     assert recipes.at(vt.Joint(lr=vt.Linear(3e-4)), 0.5) == vt.Joint(lr=1.5e-4)
     fixed = vt.PPO()
     assert recipes.at(fixed, 0.5) is fixed
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        (vt.Linear(0.4, 0.2), (0.4, 0.35, 0.3, 0.2)),
+        (vt.Cosine(0.4, 0.2), (0.4, 0.3 + 0.05 * 2**0.5, 0.3, 0.2)),
+        (vt.Exponential(0.4, 0.1), (0.4, 0.4 * 0.25**0.25, 0.2, 0.1)),
+        (vt.Piecewise(((0.25, 0.4), (0.75, 0.2))), (0.4, 0.4, 0.3, 0.2)),
+        (vt.Piecewise(((0.0, 0.0), (0.5, 0.4), (1.0, 0.0))), (0.0, 0.2, 0.4, 0.0)),
+        (vt.Piecewise(((0.5, 0.3),)), (0.3, 0.3, 0.3, 0.3)),
+    ],
+    ids=repr,
+)
+def test_the_course_of_a_schedule(schedule, values):
+    assert [schedule(x) for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(values)
+    assert (schedule.start, schedule.end) == (values[0], values[-1])
+    assert from_json(json.loads(json.dumps(to_json(vt.Joint(lr=1e-3, vf_coef=schedule))))).vf_coef == schedule
+
+
+ANYWHERE = {"lam": 0.5, "kl_min": 0.001, "beta_min": 0.01, "shrink": 0.5, "dual": 3.0, "factor": 2.0, "high": 0.3}
+"""A legal value where the default, or half of it, is none; for the rest the default will do."""
+
+
+def coefficients() -> list[tuple[str, str]]:
+    """(Type, field) of every coefficient in the library's choices."""
+    kinds = {name: getattr(recipes, name) for name in recipes.__all__ if is_dataclass(getattr(recipes, name))}
+    return [
+        (name, field)
+        for name, kind in kinds.items()
+        for field, annotation in get_type_hints(kind).items()
+        if set(get_args(Schedule)) <= set(get_args(annotation))
+    ]
+
+
+@pytest.mark.parametrize(
+    "make", [vt.Linear, vt.Cosine, vt.Exponential, lambda a, b: vt.Piecewise(((0.0, a), (1.0, b)))]
+)
+@pytest.mark.parametrize(("kind", "field"), coefficients(), ids=str)
+def test_every_coefficient_may_be_scheduled(kind, field, make):
+    start = ANYWHERE.get(field) or getattr(getattr(recipes, kind)(), field) or 0.01
+    given = {field: make(start, 0.9 * start)} | ({"rule": None} if kind == "Penalty" else {})
+    choice = getattr(recipes, kind)(**given)
+    assert getattr(at(choice, 0.0), field) == pytest.approx(start)
+    assert getattr(at(choice, 1.0), field) == pytest.approx(0.9 * start)
+    assert getattr(at(choice, 0.5), field) == pytest.approx(make(start, 0.9 * start)(0.5))
+
+
+def test_every_number_that_shapes_an_update_is_a_coefficient():
+    names = {f"{kind}.{field}" for kind, field in coefficients()}
+    assert names >= {
+        "Clip.low", "Clip.high", "Clip.dual", "ClippedValue.width", "GAE.lam", "Joint.lr", "Joint.max_grad_norm",
+        "Joint.vf_coef", "KLAdaptive.target", "PaperTarget.beta_max", "PaperTarget.beta_min", "PaperTarget.target",
+        "Penalty.beta", "Proportional.horizon", "Proportional.target", "Recipe.ent_coef", "Recipe.target_kl",
+        "Separate.actor_lr", "Separate.critic_lr", "Separate.max_grad_norm", "Thresholds.beta_max",
+        "Thresholds.beta_min", "Thresholds.factor", "Thresholds.kl_max", "Thresholds.kl_min", "TrustRegion.damping",
+        "TrustRegion.delta", "TrustRegion.shrink",
+    }  # fmt: skip
+
+
+def test_a_schedule_deep_in_a_recipe_moves_it():
+    rule = vt.Thresholds(beta_max=vt.Linear(9.0, 3.0))
+    recipe = vt.PPOPenalty(rule=rule, gae_lambda=vt.Cosine(1.0, 0.8), target_kl=vt.Exponential(0.04, 0.01))
+    now = recipe.at(0.5, beta=2.5)
+    assert now == vt.PPOPenalty(beta=2.5, rule=vt.Thresholds(beta_max=6.0), gae_lambda=0.9, target_kl=0.02)
+    assert now.objective.rule(5.0, 1.0, 8) == 6.0, "the bound of this moment"
+
+
+def test_beta_on_a_schedule_is_not_overwritten_by_the_training_state():
+    assert vt.PPOPenalty(beta=vt.Linear(2.0), rule=None).at(0.5, beta=7.0).objective.beta == 1.0
+
+
+@pytest.mark.parametrize(("make", "field"), [(vt.Joint, "lr"), (vt.Separate, "actor_lr")])
+def test_a_rate_that_follows_the_kl(make, field):
+    optim = make(**{field: vt.KLAdaptive(start=2e-3, target=vt.Linear(0.015, 0.005))})
+    assert getattr(optim_at(optim, 0.5), field) == 2e-3
+    assert getattr(optim_at(optim, 0.5, 5e-4), field) == 5e-4
+    rule = recipes.adaptive(recipes.at(optim, 0.5))
+    assert rule is not None and rule.target == pytest.approx(0.01)
+    lr, followed = 2e-3, []
+    for kl in (0.021, 0.02, 0.005, 0.0049, 0.0, 1.0):
+        lr = rule(lr, kl)
+        followed.append(lr / 2e-3)
+    assert followed == pytest.approx([1 / 1.5, 1 / 1.5, 1 / 1.5, 1.0, 1.0, 1 / 1.5])
+    assert rule(1.2e-5, 1.0) == 1e-5 and rule(9e-3, 1e-9) == 1e-2
+    assert recipes.adaptive(make()) is None and optim_at(make(), 0.5, 5e-4) == make()
 
 
 def test_a_schedule_may_end_at_zero():

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from vantage.cli import UsageError, plan
 from vantage.cli.options import Option
 from vantage.explain.choices import choices, convert, members, nearest, spelling, write
-from vantage.recipe import Linear, Separate
+from vantage.recipe import Schedule, Separate
 
 ABOUT: dict[str, Any] = {"env": str, "steps": int, "recipe": str}
 """Keys about the run, and the algorithm's name; all others are about recipe, optimiser, network and agent."""
@@ -100,7 +100,7 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    if is_dataclass(value) and not isinstance(value, Linear | type):
+    if is_dataclass(value) and not isinstance(value, Schedule | type):
         inner = {f.name: getattr(value, f.name) for f in fields(value)}
         if any(is_dataclass(x) for x in inner.values()):
             pairs = [f"type = {_toml(spelling(type(value)))}", *(f"{name} = {_toml(x)}" for name, x in inner.items())]

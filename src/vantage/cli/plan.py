@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from vantage.cli import UsageError
 from vantage.cli.options import Option, lands, of_fields
 from vantage.explain.choices import field_docs, spelling, summary
-from vantage.recipe import PPO, RECIPES, Joint, Linear, Optim, Recipe, Separate
+from vantage.recipe import PPO, RECIPES, Joint, Optim, Recipe, Schedule, Separate
 
 DEFAULT_STEPS = 100_000
 
@@ -173,7 +173,7 @@ def _flat(settings: Any) -> list[tuple[str, Any]]:
 
 def show(value: Any) -> str:
     """A value for people: Clip(low 0.2 → 0)."""
-    if isinstance(value, Linear):
+    if isinstance(value, Schedule):
         return f"{value.start:g} → {value.end:g}"
     if is_dataclass(value) and not isinstance(value, type):
         known = {f.name: getattr(value, f.name) for f in fields(value)}

@@ -12,7 +12,10 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from vantage.recipe import Linear
+from vantage.recipe import Cosine, Exponential, Linear, Piecewise, Schedule
+
+SCHEDULES: dict[str, Any] = {"lin": Linear, "cos": Cosine, "exp": Exponential}
+"""Schedules from one number to another, as text: lin_0.2, cos_3e-4:1e-5; points are pts_0=3e-4/0.5=1e-4/1=0."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -36,15 +39,18 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def choices(annotation: Any) -> dict[str, type]:
-    """The record types among the alternatives, by spelling; `Linear` is written as a number, not by its name."""
-    records = [kind for kind in members(annotation) if is_dataclass(kind) and kind is not Linear]
+    """The record types among the alternatives, by spelling; a schedule is written as a number, not by its name."""
+    records = [kind for kind in members(annotation) if is_dataclass(kind) and kind not in get_args(Schedule)]
     return {spelling(kind): kind for kind in records if isinstance(kind, type)}
 
 
 def write(value: Any) -> str:
     """A value as `convert` reads it back: lin_0.2, gae:lam=0.9, 64,64, none."""
-    if isinstance(value, Linear):
-        return f"lin_{write(value.start)}" + (f":{write(value.end)}" if value.end else "")
+    if isinstance(value, Piecewise):
+        return "pts_" + "/".join(f"{write(x)}={write(c)}" for x, c in value.points)
+    if isinstance(value, Schedule):
+        head = next(name for name, kind in SCHEDULES.items() if kind is type(value))
+        return f"{head}_{write(value.start)}" + (f":{write(value.end)}" if value.end else "")
     if isinstance(value, tuple | list):
         return ",".join(map(write, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -65,8 +71,8 @@ def expected(annotation: Any) -> str:
 
 
 def _expected(kind: Any) -> Iterable[str]:
-    if kind is Linear:
-        return ["lin_number"]
+    if kind in get_args(Schedule):
+        return ["lin_number"] if kind is Linear else []
     if get_origin(kind) is Literal:
         return [str(option) for option in get_args(kind)]
     if get_origin(kind) is tuple:
@@ -79,9 +85,9 @@ def _expected(kind: Any) -> Iterable[str]:
 def convert(text: str, annotation: Any) -> Any:
     """The value that a text stands for under a type annotation.
 
-    Numbers, true/false, none and words are themselves; lin_0.2 falls linearly from 0.2 to 0 and lin_0.2:0.05 to 0.05;
-    a choice is its spelling, or any beginning of it that fits no other, with its fields after a colon: `td`,
-    `gae:lam=0.9`.
+    Numbers, true/false, none and words are themselves; lin_0.2 falls linearly from 0.2 to 0 and lin_0.2:0.05 to 0.05,
+    cos_ and exp_ along those curves, and pts_0=3e-4/0.5=1e-4 linearly between values at shares of the run; a choice is
+    its spelling, or any beginning of it that fits no other, with its fields after a colon: `td`, `gae:lam=0.9`.
     Raises ValueError, saying what is expected.
     """
     for kind in members(annotation):
@@ -105,9 +111,12 @@ def _as(text: str, kind: Any) -> Any:
         return None if text.lower() == "none" else _NOT
     if kind is bool:
         return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), _NOT)
-    if kind is Linear:
-        found = re.fullmatch(r"lin_([^:]+)(?::(.+))?", text)
-        return Linear(_number(found[1]), _number(found[2] or "0")) if found else _NOT
+    if kind is Piecewise:
+        return _points(text) if text.startswith("pts_") else _NOT
+    if kind in get_args(Schedule):
+        found = re.fullmatch(r"(lin|cos|exp)_([^:]+)(?::(.+))?", text)
+        fits = found and SCHEDULES[found[1]] is kind
+        return kind(_number(found[2]), _number(found[3] or "0")) if found and fits else _NOT
     if get_origin(kind) is Literal:
         return next((option for option in get_args(kind) if str(option) == text), _NOT)
     if get_origin(kind) is tuple:
@@ -119,6 +128,11 @@ def _as(text: str, kind: Any) -> Any:
         except ValueError:
             return _NOT
     return text if kind is str else _NOT
+
+
+def _points(text: str) -> Piecewise:
+    pairs = [part.partition("=") for part in text.removeprefix("pts_").split("/")]
+    return Piecewise(tuple((_number(x), _number(c)) for x, _, c in pairs))
 
 
 def _number(text: str) -> float:

@@ -9,7 +9,7 @@ from vantage.explain.choices import field_docs, summary
 from vantage.explain.formula import Definition, Record, Symbol, block, read, run
 from vantage.explain.symbols import SYMBOLS, occurring
 from vantage.explain.symbols import Symbol as Entry
-from vantage.recipe import Linear, Recipe, TrustRegion
+from vantage.recipe import Piecewise, Recipe, Schedule, TrustRegion
 from vantage.theory import kl_control, objectives, reduce
 
 EXPECTATIONS = {
@@ -188,12 +188,12 @@ def _update(recipe: Recipe) -> list[str]:
     place = 2 if natural else len(lines)
     lines[place:place] = [_lower(text) for text in _remarks(recipe.objective)]
     if recipe.target_kl is not None:
-        lines.append(f"target_kl = {recipe.target_kl:g}: {_lower(docs['target_kl'].split(';')[0])}")
+        lines.append(f"target_kl = {_number(recipe.target_kl)}: {_lower(docs['target_kl'].split(';')[0])}")
     if _rule(recipe):
         lines.append("move β once, by the KL over the whole batch: " + "; ".join(_rule(recipe)))
     for name, value in _knobs(recipe):
-        if isinstance(value, Linear):
-            lines.append(f"{name} goes linearly from {value.start:g} to {value.end:g} over the run")
+        if isinstance(value, Schedule):
+            lines.append(f"{name} goes {_course(value)} over the run")
     return lines
 
 
@@ -227,7 +227,7 @@ def _knobs(recipe: Recipe) -> list[tuple[str, Any]]:
         for name in field_names(choice):
             value = getattr(choice, name)
             found.append((f"{type(choice).__name__}.{name}", value))
-            if is_dataclass(value) and not isinstance(value, Linear):
+            if is_dataclass(value) and not isinstance(value, Schedule):
                 waiting.append(value)
     return found
 
@@ -242,5 +242,15 @@ def _values(recipe: Recipe) -> list[tuple[str, str]]:
     return [(entry.sign, _number(knobs[entry.by])) for entry in SYMBOLS if knobs.get(entry.by) is not None]
 
 
+def _course(schedule: Schedule) -> str:
+    """How a coefficient moves: linearly from 0.2 to 0."""
+    if isinstance(schedule, Piecewise):
+        return "linearly through " + ", ".join(f"{c:g} at {x:.0%}" for x, c in schedule.points)
+    kind = {"Linear": "linearly", "Cosine": "along half a cosine", "Exponential": "exponentially"}
+    return f"{kind[type(schedule).__name__]} from {schedule.start:g} to {schedule.end:g}"
+
+
 def _number(value: Any) -> str:
-    return f"{value.start:g} → {value.end:g}, linearly" if isinstance(value, Linear) else f"{value:g}"
+    if isinstance(value, Schedule):
+        return f"{value.start:g} → {value.end:g}, {_course(value).split(' from ')[0].split(' through ')[0]}"
+    return f"{value:g}"

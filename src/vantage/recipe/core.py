@@ -1,13 +1,13 @@
 """The Recipe: Ψ × objective × critic loss × reuse × reduction × whitening."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from vantage.recipe.critic import CriticLoss, Squared
 from vantage.recipe.objective import Clip, Objective, Penalty, TrustRegion
 from vantage.recipe.psi import GAE, Psi
 from vantage.recipe.reduction import Reduction, Steps
-from vantage.recipe.schedule import Coefficient, Linear, at, check, check_type, check_whole
+from vantage.recipe.schedule import Coefficient, Schedule, at, check, check_type, check_whole, everywhere, swap
 from vantage.theory import reduce, returns
 from vantage.theory._array import namespace
 from vantage.theory.loss import Batch
@@ -29,7 +29,7 @@ def _check_types(recipe: "Recipe") -> None:
     check_whole(recipe, "n_epochs", "n_minibatches")
     for name in ("ent_coef", "target_kl"):
         x = getattr(recipe, name)
-        fits = hasattr(x, "__float__") or isinstance(x, Linear) or (x is None and name == "target_kl")
+        fits = hasattr(x, "__float__") or isinstance(x, Schedule) or (x is None and name == "target_kl")
         check_type(fits, recipe, name, "a number")
 
 
@@ -54,7 +54,7 @@ class Recipe:
     """c_ent, weight of the entropy bonus, in Ψ per nat."""
     whiten: Literal["minibatch", "batch"] | None = "minibatch"
     """Over what Ψ is brought to mean 0 and variance 1; None leaves it as it is."""
-    target_kl: float | None = None
+    target_kl: Coefficient | None = None
     """Stop the epochs before a minibatch whose k3 estimate of KL(π_old‖π) exceeds 1.5 times this; None: never."""
     reduction: Reduction = Steps()
     """The denominator of the batch."""
@@ -75,7 +75,7 @@ class Recipe:
             'choose "discounted" or "undiscounted"',
         )
         check(
-            self.target_kl is None or self.target_kl > 0,
+            self.target_kl is None or everywhere(lambda x: x > 0, self.target_kl),
             self,
             "target_kl",
             "a positive KL in nats per step, such as 0.01, or None",
@@ -103,8 +103,8 @@ class Recipe:
     def at(self, progress: float, beta: float | None = None) -> "Recipe":
         """The recipe at a moment of the run: schedules become numbers, and β is the one in the training state."""
         now = at(self, progress)
-        if beta is not None and isinstance(now.objective, Penalty):
-            now = replace(now, objective=replace(now.objective, beta=beta))
+        if beta is not None and isinstance(now.objective, Penalty) and now.objective.rule is not None:
+            now = swap(now, objective=swap(now.objective, beta=beta))
         return now
 
     def prepare(self, rollout: Any) -> Batch:
@@ -116,6 +116,8 @@ class Recipe:
         row_weight = None if rollout.weight is None else rollout.row_weight
         if self.whiten == "batch":
             weights = reduce.whiten(weights, rollout.mask, row_weight)
+        if hasattr(self.reduction, "weight"):
+            row_weight = self.reduction.weight(rollout)
         return Batch(
             log_prob=rollout.log_prob, psi=weights, target=target, value=rollout.value, reward=rollout.signal,
             discount=rollout.discount, mask=rollout.mask, weight=row_weight,

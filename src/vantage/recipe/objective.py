@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, check, positive
+from vantage.recipe.schedule import Coefficient, Schedule, check, everywhere, positive
 from vantage.theory import kl_control, objectives
 from vantage.theory.loss import Terms
 
@@ -49,14 +49,19 @@ class Clip:
     """ε, or ε_low: how far below 1 a ratio earns anything; no unit."""
     high: Coefficient | None = None
     """ε_high: the same above 1; None: as far as below."""
-    dual: float | None = None
+    dual: Coefficient | None = None
     """c: where Ψ < 0, ratios above this earn nothing either; None: no dual clip."""
     reuses = True
 
     def __post_init__(self) -> None:
         check(positive(self.low), self, "low", "the clip range is a positive ratio, such as 0.2")
         check(self.high is None or positive(self.high), self, "high", "a positive ratio, such as 0.28, or None")
-        check(self.dual is None or self.dual > 1.0, self, "dual", "the dual clip is a ratio above 1, such as 3.0")
+        check(
+            self.dual is None or everywhere(lambda c: c > 1.0, self.dual),
+            self,
+            "dual",
+            "the dual clip is a ratio above 1, such as 3.0",
+        )
 
     def __call__(self, terms: Terms) -> Array:
         return objectives.clipped(terms.ratio, terms.psi, self.low, self.high, self.dual)
@@ -70,47 +75,62 @@ class Clip:
 class Thresholds:
     """β doubles at KL ≥ kl_max and halves at KL ≤ kl_min. Theory 8.6."""
 
-    kl_min: float = 0.005
+    kl_min: Coefficient = 0.005
     """KL at or below which β falls, in nats per step."""
-    kl_max: float = 0.02
+    kl_max: Coefficient = 0.02
     """KL at or above which β grows, in nats per step."""
-    factor: float = 2.0
+    factor: Coefficient = 2.0
     """By what β is multiplied or divided."""
+    beta_min: Coefficient = 1e-6
+    """β falls no lower."""
+    beta_max: Coefficient = 1e6
+    """β grows no higher."""
 
     def __post_init__(self) -> None:
-        check(0.0 <= self.kl_min < self.kl_max, self, "kl_min", f"it must lie below kl_max = {self.kl_max}")
-        check(self.factor > 1.0, self, "factor", "a factor above 1 is needed, such as 2")
+        below = everywhere(lambda low, high: 0.0 <= low < high, self.kl_min, self.kl_max)
+        check(below, self, "kl_min", f"it must lie below kl_max = {self.kl_max}")
+        check(everywhere(lambda x: x > 1.0, self.factor), self, "factor", "a factor above 1 is needed, such as 2")
+        within = everywhere(lambda low, high: 0.0 < low <= high, self.beta_min, self.beta_max)
+        check(within, self, "beta_min", f"it must be positive and not above beta_max = {self.beta_max}")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
-        return kl_control.threshold_beta(beta, kl, self.kl_min, self.kl_max, self.factor)
+        bounds = (self.beta_min, self.beta_max)
+        return kl_control.threshold_beta(beta, kl, self.kl_min, self.kl_max, self.factor, bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTarget:
     """β doubles above 1.5 d_targ and halves below d_targ/1.5, as in the PPO paper."""
 
-    target: float = 0.01
+    target: Coefficient = 0.01
     """d_targ: the KL wanted per update, in nats per step."""
+    beta_min: Coefficient = 1e-6
+    """β falls no lower."""
+    beta_max: Coefficient = 1e6
+    """β grows no higher."""
 
     def __post_init__(self) -> None:
-        check(self.target > 0.0, self, "target", "a KL target in nats per step, such as 0.01")
+        check(everywhere(lambda x: x > 0.0, self.target), self, "target", "a KL target in nats per step, such as 0.01")
+        within = everywhere(lambda low, high: 0.0 < low <= high, self.beta_min, self.beta_max)
+        check(within, self, "beta_min", f"it must be positive and not above beta_max = {self.beta_max}")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
-        return kl_control.paper_beta(beta, kl, self.target)
+        return kl_control.paper_beta(beta, kl, self.target, bounds=(self.beta_min, self.beta_max))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
     """β moves by at most 20 % · n/horizon towards the target (Ziegler et al. 2019)."""
 
-    target: float = 6.0
+    target: Coefficient = 6.0
     """The KL wanted, in the unit of the KL that is passed in: nats per sequence in RLHF."""
-    horizon: float = 10_000.0
+    horizon: Coefficient = 10_000.0
     """Episodes over which β may change by 20 %."""
 
     def __post_init__(self) -> None:
-        check(self.target > 0.0, self, "target", "a KL target in nats, such as 6")
-        check(self.horizon > 0.0, self, "horizon", "a positive number of episodes, such as 10000")
+        check(everywhere(lambda x: x > 0.0, self.target), self, "target", "a KL target in nats, such as 6")
+        some = everywhere(lambda x: x > 0.0, self.horizon)
+        check(some, self, "horizon", "a positive number of episodes, such as 10000")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
         return kl_control.proportional_beta(beta, kl, self.target, n, self.horizon)
@@ -123,14 +143,16 @@ BetaRule = Thresholds | PaperTarget | Proportional
 class Penalty:
     """PPO-Penalty: rΨ − β KL(π_old‖π); `rule=None` keeps β fixed. Theory 8.6."""
 
-    beta: float = 1.0
-    """β at the start: the price of one nat of KL, in units of Ψ."""
+    beta: Coefficient = 1.0
+    """β, at the start if a rule moves it: the price of one nat of KL, in units of Ψ."""
     rule: BetaRule | None = Thresholds()
     """How β moves after each update; None: it stays."""
     reuses = True
 
     def __post_init__(self) -> None:
-        check(self.beta >= 0, self, "beta", "the price of KL is not negative")
+        check(everywhere(lambda x: x >= 0, self.beta), self, "beta", "the price of KL is not negative")
+        fixed = self.rule is None or not isinstance(self.beta, Schedule)
+        check(fixed, self, "beta", "a rule moves it from a number on: give a number, or a schedule with rule=None")
 
     def __call__(self, terms: Terms) -> Array:
         return objectives.penalised(terms.ratio, terms.psi, terms.kl, self.beta)
@@ -153,20 +175,21 @@ class TrustRegion:
     """δ: how far the policy may move in one update, in nats per step."""
     cg_steps: int = 15
     """Iterations of conjugate gradients on (F + damping) s = g."""
-    damping: float = 0.1
+    damping: Coefficient = 0.1
     """What is added to the diagonal of the Fisher matrix F, in nats per squared parameter."""
     backtracks: int = 10
     """How many step lengths are tried, beginning with the whole one, before the actor stays as it is."""
-    shrink: float = 0.8
+    shrink: Coefficient = 0.8
     """Each step length tried is this share of the one before."""
     reuses = True
 
     def __post_init__(self) -> None:
         check(positive(self.delta), self, "delta", "a positive KL in nats per step, such as 0.01")
         check(self.cg_steps >= 1, self, "cg_steps", "take at least one; 10 to 15 are usual")
-        check(self.damping >= 0, self, "damping", "0 or a small positive number, such as 0.1")
+        check(everywhere(lambda x: x >= 0, self.damping), self, "damping", "0 or a small positive number, such as 0.1")
         check(self.backtracks >= 1, self, "backtracks", "at least the whole step is tried; 10 is usual")
-        check(0.0 < self.shrink < 1.0, self, "shrink", "a share between 0 and 1, such as 0.8")
+        within = everywhere(lambda x: 0.0 < x < 1.0, self.shrink)
+        check(within, self, "shrink", "a share between 0 and 1, such as 0.8")
 
     def __call__(self, terms: Terms) -> Array:
         return objectives.importance_weighted(terms.ratio, terms.psi)

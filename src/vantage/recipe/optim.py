@@ -1,45 +1,103 @@
-"""How parameters move: one optimiser for both networks, or one for each."""
+"""How parameters move: one optimiser for both networks, or one for each, and how their learning rates are chosen."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
-from vantage.recipe.schedule import Coefficient, check, positive
+from vantage.recipe.schedule import Coefficient, at, check, everywhere, positive, swap
+from vantage.theory import kl_control
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLAdaptive:
+    """A learning rate that falls by `factor` after an update with KL > 2 · target, and grows where KL < target / 2.
+
+    The KL is E[KL(π_old‖π)] over the whole batch after the last epoch. Source: Heess et al. (2017) appendix; as in
+    RSL-RL and rl_games, which move it at every minibatch.
+    """
+
+    start: float = 1e-3
+    """Learning rate of the first update."""
+    target: Coefficient = 0.01
+    """The KL wanted per update, in nats per step."""
+    factor: float = 1.5
+    """By what the learning rate is divided or multiplied."""
+    lr_min: float = 1e-5
+    """The learning rate falls no lower."""
+    lr_max: float = 1e-2
+    """The learning rate grows no higher."""
+
+    def __post_init__(self) -> None:
+        within = 0.0 < self.lr_min <= self.start <= self.lr_max
+        check(within, self, "start", f"it lies between lr_min = {self.lr_min} > 0 and lr_max = {self.lr_max}")
+        check(everywhere(lambda x: x > 0, self.target), self, "target", "a KL target in nats per step, such as 0.01")
+        check(self.factor > 1.0, self, "factor", "a factor above 1 is needed, such as 1.5")
+
+    def __call__(self, lr: float, kl: float) -> float:
+        bounds = (self.lr_min, self.lr_max)
+        return kl_control.adaptive_lr(lr, kl, self.target, factor=self.factor, bounds=bounds)
+
+
+Rate = Coefficient | KLAdaptive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
     """One Adam step on actor loss + vf_coef · critic loss, clipped by the joint gradient norm."""
 
-    lr: Coefficient = 3e-4
+    lr: Rate = 3e-4
     """Learning rate."""
-    vf_coef: float = 0.5
+    vf_coef: Coefficient = 0.5
     """Weight of the critic's loss, which carries no ½."""
-    max_grad_norm: float | None = 0.5
+    max_grad_norm: Coefficient | None = 0.5
     """Bound on the norm of the whole gradient; None: unbounded."""
     eps: float = 1e-5
     """Adam's ε."""
 
     def __post_init__(self) -> None:
-        check(positive(self.lr), self, "lr", "a positive learning rate, such as 3e-4")
-        check(self.max_grad_norm is None or self.max_grad_norm > 0, self, "max_grad_norm", "a positive norm, or None")
+        check(_rate(self.lr), self, "lr", "a positive learning rate, such as 3e-4")
+        bound = self.max_grad_norm is None or everywhere(lambda x: x > 0, self.max_grad_norm)
+        check(bound, self, "max_grad_norm", "a positive norm, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Separate:
     """Two Adam steps, each network with its own learning rate and gradient norm, as in theory 8.7."""
 
-    actor_lr: Coefficient = 3e-4
+    actor_lr: Rate = 3e-4
     """Learning rate of the actor."""
     critic_lr: Coefficient = 1e-3
     """Learning rate of the critic."""
-    max_grad_norm: float | None = 0.5
+    max_grad_norm: Coefficient | None = 0.5
     """Bound on the norm of each network's gradient; None: unbounded."""
     eps: float = 1e-5
     """Adam's ε."""
 
     def __post_init__(self) -> None:
-        check(positive(self.actor_lr), self, "actor_lr", "a positive learning rate, such as 3e-4")
+        check(_rate(self.actor_lr), self, "actor_lr", "a positive learning rate, such as 3e-4")
         check(positive(self.critic_lr), self, "critic_lr", "a positive learning rate, such as 1e-3")
-        check(self.max_grad_norm is None or self.max_grad_norm > 0, self, "max_grad_norm", "a positive norm, or None")
+        bound = self.max_grad_norm is None or everywhere(lambda x: x > 0, self.max_grad_norm)
+        check(bound, self, "max_grad_norm", "a positive norm, or None")
 
 
 Optim = Joint | Separate
+Kind = TypeVar("Kind", Joint, Separate)
+
+
+def _rate(x: Rate) -> bool:
+    return isinstance(x, KLAdaptive) or positive(x)
+
+
+def adaptive(optim: Optim) -> KLAdaptive | None:
+    """The rule by which the KL moves a learning rate, if one does."""
+    rate = optim.lr if isinstance(optim, Joint) else optim.actor_lr
+    return rate if isinstance(rate, KLAdaptive) else None
+
+
+def optim_at(optim: Kind, progress: float, lr: float | None = None) -> Kind:
+    """The optimiser at a moment of the run: schedules become numbers, and a `KLAdaptive` rate becomes `lr`, the one in
+    the training state (None: the first).
+    """
+    now, rule = at(optim, progress), adaptive(optim)
+    if rule is None:
+        return now
+    return swap(now, **{"lr" if isinstance(now, Joint) else "actor_lr": rule.start if lr is None else lr})

@@ -85,9 +85,9 @@ def TRPO(
     *,
     delta: Coefficient = 0.01,
     cg_steps: int = 15,
-    damping: float = 0.1,
+    damping: Coefficient = 0.1,
     backtracks: int = 10,
-    shrink: float = 0.8,
+    shrink: Coefficient = 0.8,
     gae_lambda: Coefficient = 0.95,
     psi: Psi | None = None,
     whiten: Literal["minibatch", "batch"] | None = "batch",
@@ -104,7 +104,7 @@ def PPO(
     *,
     clip_range: Coefficient = 0.2,
     clip_range_high: Coefficient | None = None,
-    dual_clip: float | None = None,
+    dual_clip: Coefficient | None = None,
     gae_lambda: Coefficient = 0.95,
     psi: Psi | None = None,
     **others: Any,
@@ -117,7 +117,7 @@ def PPO(
 @_named
 def PPOPenalty(
     *,
-    beta: float = 1.0,
+    beta: Coefficient = 1.0,
     rule: BetaRule | None = Thresholds(),
     gae_lambda: Coefficient = 0.95,
     psi: Psi | None = None,
@@ -134,7 +134,7 @@ def GRPO(
     scale: bool = True,
     clip_range: Coefficient = 0.2,
     clip_range_high: Coefficient | None = None,
-    dual_clip: float | None = None,
+    dual_clip: Coefficient | None = None,
     reduction: Reduction = SequenceMean(),
     **others: Any,
 ) -> Recipe:

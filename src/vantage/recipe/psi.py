@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, check, ends
+from vantage.recipe.schedule import Coefficient, check, everywhere
 from vantage.theory import psi, returns
 from vantage.theory._array import keep, namespace, take_last
 
@@ -136,20 +136,51 @@ class GAE:
 
     lam: Coefficient = 0.95
     """λ: 0 trusts the critic, 1 the samples; between, bias is traded for variance."""
+    critic_lam: Coefficient | None = None
+    """λ of the critic's target; None: the same λ. 1 keeps the target of long episodes free of the critic."""
     needs_value = True
     counts_from_start = False
 
     def __post_init__(self) -> None:
-        check(
-            all(0.0 <= lam <= 1.0 for lam in ends(self.lam)),
-            self,
-            "lam",
-            "λ lies between 0 (TD error) and 1 (return minus V)",
-        )
+        for name in ("lam", "critic_lam"):
+            c = getattr(self, name)
+            inside = c is None or everywhere(lambda lam: 0.0 <= lam <= 1.0, c)
+            check(inside, self, name, "λ lies between 0 (TD error) and 1 (return minus V)")
 
     def __call__(self, r: Any) -> tuple[Array, Array | None]:
-        estimate = psi.gae(r.signal, r.value, r.next_value, r.discount, r.last, self.lam, r.mask)
-        return estimate, keep(estimate + r.value, r.mask)
+        def estimate(lam: Any) -> Array:
+            return psi.gae(r.signal, r.value, r.next_value, r.discount, r.last, lam, r.mask)
+
+        weights = estimate(self.lam)
+        aim = weights if self.critic_lam is None else estimate(self.critic_lam)
+        return weights, keep(aim + r.value, r.mask)
 
 
-Psi = TotalReturn | RewardToGo | TDError | KStep | GAE
+@dataclass(frozen=True, kw_only=True)
+class GroupRelative:
+    """Ψ_t = R_b − mean of the returns of the `size` columns that answer one prompt; GRPO's and RLOO's Ψ.
+
+    `leave_one_out` leaves one's own return out of the mean (RLOO: unbiased); `scale` divides by the group's standard
+    deviation (GRPO: neither unbiased nor in units of reward).
+    """
+
+    size: int = 8
+    """How many columns answer one prompt."""
+    leave_one_out: bool = False
+    """Whether one's own return is left out of the mean."""
+    scale: bool = True
+    """Whether Ψ is divided by the group's standard deviation."""
+    needs_value = False
+    counts_from_start = False
+
+    def __post_init__(self) -> None:
+        check(self.size >= 2, self, "size", "a group has at least two columns to compare")
+        both = self.leave_one_out and self.scale
+        check(not both, self, "scale", "the standard deviation holds one's own return: set it False to leave that out")
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        gain = returns.reward_to_go(r.signal, r.discount, r.last, None, r.mask)
+        return psi.group_relative(gain, r.group, r.mask, self.leave_one_out, self.scale), gain
+
+
+Psi = TotalReturn | RewardToGo | TDError | KStep | GAE | GroupRelative

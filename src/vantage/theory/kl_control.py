@@ -1,4 +1,6 @@
-"""How β, the price of KL, moves: once per update, from the KL measured over the whole batch after the last epoch."""
+"""How β, the price of KL, and a learning rate move: once per update, from the KL measured over the whole batch after
+the last epoch.
+"""
 
 
 def threshold_beta(
@@ -49,5 +51,27 @@ def proportional_beta(beta: float, kl: float, target: float, n: int, horizon: fl
     return beta * (1.0 + error * n / horizon)
 
 
-def _within(beta: float, bounds: tuple[float, float]) -> float:
-    return min(max(beta, bounds[0]), bounds[1])
+def adaptive_lr(
+    lr: float,
+    kl: float,
+    target: float,
+    band: float = 2.0,
+    factor: float = 1.5,
+    bounds: tuple[float, float] = (1e-5, 1e-2),
+) -> float:
+    """A learning rate that keeps the KL of an update near its target; both comparisons strict.
+
+        KL > 2 target: lr ← lr / factor        0 < KL < target / 2: lr ← lr · factor        else lr stays
+
+    Units: KL in nats per step; lr stays within `bounds`. Where nothing moved, KL = 0, it stays. Source: RSL-RL,
+    `PPO.update` with schedule="adaptive"; Heess et al. (2017).
+    """
+    if kl > band * target:
+        lr = lr / factor
+    elif 0.0 < kl < target / band:
+        lr = lr * factor
+    return _within(lr, bounds)
+
+
+def _within(x: float, bounds: tuple[float, float]) -> float:
+    return min(max(x, bounds[0]), bounds[1])
