@@ -132,11 +132,12 @@ class BoxActions:
 
     def to_env(self, action: Array) -> Array:
         """Inside the box."""
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        xp = np if isinstance(action, np.ndarray) else namespace(action)
+        low, high = xp.asarray(self.low, dtype=xp.float32), xp.asarray(self.high, dtype=xp.float32)
         if self.squash:
             inside = low + (SquashedGaussian.squash(action) + 1.0) * (0.5 * (high - low))
         else:
-            inside = np.minimum(np.maximum(action, low), high)
+            inside = xp.minimum(xp.maximum(action, low), high)
         return inside if self.dims is None else inside.reshape(*inside.shape[:-1], *self.dims)
 
 

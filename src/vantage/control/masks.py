@@ -27,7 +27,8 @@ def find(env: Any, actions: Actions) -> MaskSource | None:
         source, size = "observation", space.spaces[KEY].shape
     else:
         _, info = env.reset(seed=0)
-        if env.envs[0].has_wrapper_attr(METHOD):
+        singles = getattr(env, "envs", ())
+        if singles and singles[0].has_wrapper_attr(METHOD):
             source, size = "method", _rows(env.call(METHOD))[0].shape
         elif KEY in info:
             source, size = "info", _rows(info[KEY])[0].shape

@@ -45,8 +45,8 @@ class Settings:
     max_episode_steps: int | None = None
     """Time limit of an episode; None: the environment's own."""
     backend: Backend = "auto"
-    """How Gymnasium's environments are stepped: "sync" (one after another), "async" (each in a process), "vector" (their
-    own vector implementation); "auto" takes the last from 4 slots on where there is one, else the first.
+    """How Gymnasium's environments are stepped: "sync" (one after another), "async" (each in a process), "vector"
+    (their own vector implementation); "auto" takes the last from 4 slots on where there is one, else the first.
     """
     check_actor_every: int = 100
     """Of every how many rows one keeps the acting policy's own log-probability, to be compared with the scored one."""
