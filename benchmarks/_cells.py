@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
+IMAGES = RESULTS.parent.parent / "docs" / "images"
 Curve = list[list[float]]
 """Pairs (environment steps, value)."""
 

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from benchmarks._cells import RESULTS, band, curve, interval, kept, markdown, read
+from benchmarks._cells import IMAGES, RESULTS, band, curve, interval, kept, markdown, read
 from benchmarks._sb3 import EVALUATED
 from vantage.control.agent import Agent
 from vantage.control.defaults import ENTRIES
@@ -186,7 +186,7 @@ def main() -> None:
     text = table(cells, given.runs)
     print("\n" + text)
     (FOLDER / "table.md").write_text(text + "\n")
-    picture(cells, given.runs, FOLDER / "curves.png")
+    picture(cells, given.runs, IMAGES / "learning.png")
 
 
 if __name__ == "__main__":

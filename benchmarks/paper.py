@@ -27,7 +27,7 @@ from gymnasium.wrappers import TransformAction
 from scipy import stats
 
 import vantage as vt
-from benchmarks._cells import RESULTS, band, curve, kept, markdown, read
+from benchmarks._cells import IMAGES, RESULTS, band, curve, kept, markdown, read
 
 TASKS = (
     "HalfCheetah-v5", "Hopper-v5", "InvertedDoublePendulum-v5", "InvertedPendulum-v5", "Reacher-v5", "Swimmer-v5",
@@ -94,11 +94,9 @@ class Setup:
     """
 
     @property
-    def folder(self) -> Path:
-        """Where the cells are."""
-        return (
-            RESULTS / "paper" / f"{self.steps // 1000}k{'-raw' if self.raw else ''}{'-clipped' if self.clipped else ''}"
-        )
+    def name(self) -> str:
+        """Of the folder and the picture."""
+        return f"{self.steps // 1000}k{'-raw' if self.raw else ''}{'-clipped' if self.clipped else ''}"
 
     def env(self, task: str) -> gymnasium.Env:
         """The task, its actions bounded or not."""
@@ -268,7 +266,7 @@ def main() -> None:
     """Run the missing cells, then print the table and draw the curves of all that exist."""
     given = arguments()
     setup = Setup(steps=given.steps, raw=given.raw, clipped=given.clipped)
-    folder = setup.folder
+    folder = RESULTS / "paper" / setup.name
     zero = {task: kept(folder / f"{task}__random.json", partial(random_policy, task))["score"] for task in given.tasks}
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for seed in range(given.seeds):
@@ -293,7 +291,7 @@ def report(
         text += f"\n{verdict(runs, tasks, variants, zero)}\n"
     print("\n" + text)
     (folder / "table.md").write_text(text)
-    picture(runs, tasks, variants, folder / "curves.png")
+    picture(runs, tasks, variants, IMAGES / f"paper-{folder.name}.png")
 
 
 def _short(runs: Runs, task: str, variant: str, seeds: int) -> bool:
