@@ -26,11 +26,13 @@ MISMATCH = 1e-3
 class ControlWorld:
     """A `World` over Gymnasium environments. `make_env(slots)` gives a fresh vector environment."""
 
+    _collector_type = Collector
+
     def __init__(self, settings: Settings, model: Model, vector: Array, make_env: Any, name: str) -> None:
         self._settings, self._model, self._make_env, self._name = settings, model, make_env, name
         self._moving = learning.start(vector)
         self._env = make_env(settings.n_envs)
-        self._collector = Collector(
+        self._collector = self._collector_type(
             self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every
         )
         normalised = settings.normalise_observation and model.observations.normalisable
@@ -148,9 +150,12 @@ class ControlWorld:
             self._model, structure(recipe), separate, self._moving, numbers(recipe), learning.rates(optim),
             vars(rollout), self._reached, rows,
         )  # fmt: skip
+        return self._learned(recipe, optim, rollout, metrics.read() | {name: float(x) for name, x in natural.items()})
+
+    def _learned(self, recipe: Recipe, optim: Any, rollout: Rollout, read: dict[str, float]) -> dict[str, float]:
+        """What follows the compiled call: count, tell, move β."""
         self._actor = None
         self.updates += 1
-        read = metrics.read() | {name: float(x) for name, x in natural.items()}
         self._epochs += int(np.ceil(read["train/minibatches"] / recipe.n_minibatches))
         return self._metrics | read | self._told(recipe, optim) | self._move_beta(recipe, rollout, read["train/kl"])
 
