@@ -1,4 +1,4 @@
-"""What may listen to a run: evaluation, the best agent kept, reasons to stop early, copies, logs, any function.
+"""What may listen to a run: evaluation, the best agent kept, reasons to stop early, copies, films, logs, any function.
 
 None of them touches what training depends on: with or without them a run is the same bit for bit. All decide by the
 number of steps or the metrics of an update, so that a resumed run decides alike; `rows` are the metrics it had so far.
@@ -6,23 +6,30 @@ number of steps or the metrics of an update, so that a resumed run decides alike
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from vantage.loop import Callback, Report, Update
+from vantage.loop import Callback, Report, Step, Update
 from vantage.recipe import Recipe
+from vantage.rollout import Rollout
+from vantage.runs.log import Csv, TensorBoard
+from vantage.runs.profile import Profile
+from vantage.runs.progress import Progress
+from vantage.runs.video import record
 from vantage.world import World
 
 __all__ = [
-    "Callback", "Checkpoints", "Each", "Evaluate", "JsonLines", "StopAtReward", "StopWithoutImprovement", "Update",
-    "WandB",
+    "Callback", "Checkpoints", "Csv", "Each", "Evaluate", "JsonLines", "Profile", "Progress", "RecordVideo", "Step",
+    "StopAfterEpisodes", "StopAtReward", "StopWithoutImprovement", "TensorBoard", "Update", "WandB", "ended",
 ]  # fmt: skip
 
 Row = Mapping[str, float]
 STEPS = "time/total_timesteps"
-REWARD, LENGTH = "eval/mean_reward", "eval/mean_ep_length"
+REWARD, LENGTH, SUCCESS = "eval/mean_reward", "eval/mean_ep_length", "eval/success_rate"
+EPISODES = "rollout/episodes"
 
 
 @runtime_checkable
@@ -62,7 +69,8 @@ class Evaluate(Each):
 
     Adds `eval/mean_reward` and `eval/mean_ep_length` to the update's metrics: let it stand before the callbacks that
     read or log them. With `best` the agent is saved there whenever the mean reward is higher than ever before.
-    `on_evaluation` and `on_new_best` are called with the update then; the run ends when one returns False.
+    All callbacks then hear `on_evaluation`, and `on_new_best` if it is one; functions given here under these names are
+    called with the update at once. The run ends when one returns False.
     """
 
     def __init__(
@@ -89,10 +97,14 @@ class Evaluate(Each):
         played = self._agent.evaluate(**self._how)
         update.metrics[REWARD] = float(played.mean)
         update.metrics[LENGTH] = sum(played.lengths) / len(played.lengths)
+        if getattr(played, "success", None) is not None:
+            update.metrics[SUCCESS] = float(played.success)
         called = [self._on_evaluation]
+        update.events.append("evaluation")
         if played.mean > self.highest:
             self.highest = float(played.mean)
             called.append(self._on_new_best)
+            update.events.append("new_best")
             if self._path is not None:
                 self._agent.save(self._path)
         return False if [hear for hear in called if hear is not None and hear(update) is False] else None
@@ -135,6 +147,32 @@ class StopWithoutImprovement(Callback):
             self._highest = max(self._highest, row[self._metric])
 
 
+class StopAfterEpisodes(Callback):
+    """Ends the run when `episodes` episodes have ended in all; adds their number, `rollout/episodes`, to the metrics.
+
+    Raises ValueError for `episodes` < 1.
+    """
+
+    def __init__(self, episodes: int, rows: Iterable[Row] = ()) -> None:
+        if episodes < 1:
+            raise ValueError(f"episodes = {episodes}: a number of episodes, at least 1")
+        self._goal = episodes
+        self.ended = max((int(row[EPISODES]) for row in rows if EPISODES in row), default=0)
+        """How many have ended so far."""
+
+    def on_update(self, update: Update) -> bool | None:
+        """False when there are enough."""
+        self.ended += ended(update.rollout)
+        update.metrics[EPISODES] = float(self.ended)
+        return False if self.ended >= self._goal else None
+
+
+def ended(rollout: Rollout) -> int:
+    """How many episodes ended in a rollout; in its last row, where every column is cut, only terminations count."""
+    inside = (rollout.last & rollout.mask)[:-1].sum()
+    return int(inside + ((rollout.discount[-1] == 0.0) & rollout.mask[-1]).sum())
+
+
 class Checkpoints(Each):
     """Saves the agent every `every` steps to a file of its own, `folder/step_STEPS.safetensors`, and keeps them all.
 
@@ -148,6 +186,27 @@ class Checkpoints(Each):
     def _save(self, update: Update) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._agent.save(self._folder / f"step_{update.steps}.safetensors")
+
+
+class RecordVideo(Each):
+    """Films one episode every `every` steps, on an environment of its own: `folder/step_STEPS.gif`, or .mp4.
+
+    `kind` "mp4" needs moviepy: pip install 'vantage[video]'. Raises ValueError for another kind, or `every` < 1.
+    """
+
+    def __init__(
+        self, agent: Any, folder: str | Path, every: int = 50_000, *, kind: str = "gif", deterministic: bool = True,
+        seed: int = 0, max_frames: int = 500,
+    ) -> None:  # fmt: skip
+        super().__init__(self._record, every)
+        if kind not in ("gif", "mp4"):
+            raise ValueError(f"kind = {kind!r}: choose gif or mp4")
+        self._agent, self._folder, self._kind = agent, Path(folder), kind
+        self._how = {"deterministic": deterministic, "seed": seed, "max_frames": max_frames}
+
+    def _record(self, update: Update) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        record(self._agent, self._folder / f"step_{update.steps}.{self._kind}", **self._how)
 
 
 class JsonLines(Callback):
@@ -173,8 +232,8 @@ class JsonLines(Callback):
 
 
 class WandB(Callback):
-    """Logs each update's metrics to Weights & Biases, offline unless another `mode` is asked for; nothing leaves the
-    machine before `wandb sync`.
+    """Logs each update's metrics to Weights & Biases, offline unless another `mode` or WANDB_MODE is given; nothing
+    leaves the machine before `wandb sync`.
 
     The options are those of `wandb.init`. Raises ModuleNotFoundError, saying what to install, without the package.
     """
@@ -183,8 +242,9 @@ class WandB(Callback):
         try:
             wandb: Any = import_module("wandb")
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("logging to Weights & Biases needs its package: pip install wandb") from error
-        self._open, self._options, self._run = wandb.init, {"mode": "offline", **options}, None
+            raise ModuleNotFoundError("Weights & Biases needs its package: pip install 'vantage[wandb]'") from error
+        self._open, self._run = wandb.init, None
+        self._options = {"mode": os.environ.get("WANDB_MODE", "offline"), **options}
 
     def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
         """Begin a run whose configuration holds the recipe."""

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -88,8 +88,8 @@ class _Plain(Callback):
         return self.call(update)
 
 
-Listener = Callback | Callable[[Update], Any]
-"""What may listen to a run: a callback, or a function of each update that returns False to end the run."""
+Listener = Callback | Callable[[Update], Any] | Sequence[Any]
+"""What may listen to a run: a callback, a function of each update (False ends the run), or a list of both."""
 EVENTS = ("evaluation", "new_best")
 """What `Update.events` may hold, in the order in which the callbacks hear of it."""
 

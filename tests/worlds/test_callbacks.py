@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import jaxtyping
@@ -12,16 +13,25 @@ import vantage as vt
 from tests.worlds.test_resume import agent, assert_same
 from vantage import loop
 from vantage.callbacks import (
+    Callback,
     Checkpoints,
+    Csv,
     Each,
     Evaluate,
     JsonLines,
+    Profile,
+    RecordVideo,
+    StopAfterEpisodes,
     StopAtReward,
     StopWithoutImprovement,
+    TensorBoard,
     Update,
     WandB,
+    ended,
 )
 from vantage.loop import Report
+from vantage.runs import video
+from vantage.runs.log import read
 
 HIGH = [3.0, 5.0, 4.0, 5.0, 1.0]
 """Mean rewards of the evaluations of a scripted agent: best at the 2nd."""
@@ -63,7 +73,7 @@ class World:
 
 def update(steps, **metrics):
     made = object.__new__(Update)
-    vars(made).update(steps=steps, metrics={name.replace("_", "/", 1): x for name, x in metrics.items()})
+    vars(made).update(steps=steps, metrics={name.replace("_", "/", 1): x for name, x in metrics.items()}, events=[])
     return made
 
 
@@ -193,7 +203,7 @@ def test_wandb_is_offline_and_closed(monkeypatch):
 
 def test_wandb_that_is_not_installed_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'vantage\[wandb\]'"):
         WandB()
 
 
@@ -218,3 +228,169 @@ def test_steps_already_taken_are_no_goal():
     trained.learn(1)
     with pytest.raises(ValueError, match=r"1 steps are fewer than the .* already taken: total_steps counts from"):
         trained.learn(1)
+
+
+class Ear(Callback):
+    """Notes every event but steps, in a list that several share."""
+
+    def __init__(self, name, heard, stop=None):
+        self.name, self.heard, self.stop = name, heard, stop
+
+    def _note(self, event):
+        self.heard.append(f"{self.name} {event}")
+        return event != self.stop
+
+    def on_start(self, world, recipe, total_steps):
+        self._note("start")
+
+    def on_rollout(self, world, recipe, rollout):
+        assert rollout.reward.shape == (8, 2)
+        return self._note("rollout")
+
+    def on_update(self, update):
+        return self._note("update")
+
+    def on_evaluation(self, update):
+        assert "eval/mean_reward" in update.metrics
+        return self._note("evaluation")
+
+    def on_new_best(self, update):
+        return self._note("new best")
+
+    def on_end(self, report):
+        self._note("end")
+
+
+class Steps(Callback):
+    """Counts the steps of the environments, and ends the run at one of them."""
+
+    def __init__(self, until=10**9):
+        self.seen, self.until = [], until
+
+    def on_step(self, step):
+        self.seen.append(step)
+        return len(self.seen) < self.until
+
+
+def tiny(**options):
+    return vt.Agent("CartPole-v1", vt.PPO(n_minibatches=1, n_epochs=1), n_envs=2, n_steps=8, **options)
+
+
+def test_events_come_in_order_and_all_hear_of_each():
+    heard, means = [], Scripted([3.0, 1.0])
+    report = tiny().learn(32, [Ear("a", heard), [Evaluate(means, every=16), Ear("b", heard)]])
+    first = ["rollout", "update", "evaluation", "new best"]
+    events = ["start", *first, "rollout", "update", "evaluation", "end"]
+    assert heard == [f"{name} {event}" for event in events for name in "ab"]
+    assert report.stopped is None
+    assert report.seconds.keys() == {"collect", "update", "callbacks", "checkpoint"}
+    assert sum(report.seconds.values()) <= report.final["time/time_elapsed"] + 1.0
+
+
+@pytest.mark.parametrize("event", ["rollout", "update", "evaluation", "new best"])
+def test_any_event_can_end_the_run(event):
+    heard = []
+    report = tiny().learn(1000, [Evaluate(Scripted(), every=1), Ear("a", heard, stop=event), Ear("b", heard)])
+    assert (report.stopped, report.stopped_by, len(report.rows)) == ("callback", "Ear", 1)
+    assert heard[-1] == "b end"
+    assert "b new best" in heard  # the update goes to its end
+
+
+def test_on_step_hears_every_step_and_changes_nothing():
+    plain, watched, steps = tiny(), tiny(), Steps()
+    plain.learn(32)
+    watched.learn(32, [steps])
+    assert_same(plain, watched)
+    assert len(steps.seen) == 16
+    assert np.shape(steps.seen[0].action) == (2,)
+    assert np.shape(steps.seen[0].observation) == (2, 4)
+    watched.learn(48)
+    assert len(steps.seen) == 16  # taken away with the run
+
+
+def test_on_step_can_end_the_run_after_its_update():
+    report = tiny().learn(1000, [Steps(until=3)])
+    assert (report.stopped, report.stopped_by, len(report.rows)) == ("callback", "Steps", 1)
+
+
+def test_on_step_needs_a_world_that_steps_on_the_host():
+    with pytest.raises(TypeError, match="Steps defines on_step, but this world takes its steps inside a compiled"):
+        loop.learn(World(), vt.PPO(), 10, [Steps()])
+
+
+def test_stop_after_episodes():
+    agent_, counted = tiny(), []
+    report = agent_.learn(10_000, [StopAfterEpisodes(5), lambda update: counted.append(ended(update.rollout))])
+    assert report.stopped_by == "StopAfterEpisodes"
+    assert report.column("rollout/episodes")[-1] == sum(counted)
+    assert sum(counted[:-1]) < 5 <= sum(counted)
+    assert sum(counted) == len(agent_.world._collector.episodes)  # the world's own count
+    resumed = StopAfterEpisodes(8, rows=report.rows)
+    assert resumed.ended == sum(counted)
+    with pytest.raises(ValueError, match="episodes = 0"):
+        StopAfterEpisodes(0)
+
+
+def test_film_of_an_agent(tmp_path):
+    watched = tiny()
+    watched.learn(32, [RecordVideo(watched, tmp_path / "films", every=16, max_frames=3)])
+    films = sorted((tmp_path / "films").iterdir())
+    assert [film.name for film in films] == ["step_16.gif", "step_32.gif"]
+    assert films[0].read_bytes()[:4] == b"GIF8"
+    with pytest.raises(ValueError, match="kind = 'avi'"):
+        RecordVideo(watched, tmp_path, kind="avi")
+
+
+def test_film_as_mp4(tmp_path, monkeypatch):
+    trained = tiny()
+    monkeypatch.setitem(sys.modules, "moviepy", None)
+    with pytest.raises(ModuleNotFoundError, match=r"vantage\[video\]"):
+        trained.learn(16, [RecordVideo(trained, tmp_path, every=16, kind="mp4")])
+    monkeypatch.undo()
+    pytest.importorskip("moviepy")
+    video.record(trained, tmp_path / "a.mp4", max_frames=3)
+    assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_logs_of_a_run_that_goes_on(tmp_path):
+    trained = tiny()
+    trained.learn(64, [Csv(tmp_path / "log.csv")], checkpoint=tmp_path / "c", checkpoint_every=2)
+    log = Csv(tmp_path / "log.csv")
+    going_on = vt.Agent.resume(tmp_path / "c")
+    going_on.learn(96, [log, TensorBoard(tmp_path / "board")])
+    steps = [row["time/total_timesteps"] for row in read(tmp_path / "log.csv")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 96
+    assert len(log.rows) == len(steps)
+    assert list((tmp_path / "board").glob("events.out.tfevents.*"))
+
+
+def test_a_profile_says_where_the_time_went():
+    profile, plain, watched = Profile(), tiny(), tiny()
+    plain.learn(96)
+
+    class Slow(Callback):
+        def on_step(self, step):
+            time.sleep(0.002)
+
+    watched.learn(96, [Slow(), profile])
+    assert_same(plain, watched)
+    assert profile.updates == 5
+    assert profile.steps == 80
+    assert profile.seconds.keys() == {"act", "step", "score", "record", "estimate", "update", "log"}
+    assert profile.seconds["step"] >= 5 * 8 * 0.002  # 8 rows a rollout
+    assert all(profile.seconds[part] > 0 for part in ("act", "score", "estimate", "update"))
+    assert np.isclose(sum(row["share"] for row in profile.to_dict()["parts"]), 1.0)
+    assert "steps/s over 5 updates" in str(profile)
+    short = Profile()
+    tiny().learn(8, [short])
+    assert "at least two" in str(short)
+
+
+def test_wandb_for_real_writes_into_the_folder_and_nothing_else(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "c"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "d"))
+    tiny().learn(32, [WandB(project="test", dir=str(tmp_path))])
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))

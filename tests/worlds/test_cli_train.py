@@ -269,13 +269,13 @@ def test_a_reward_that_is_not_finite_ends_the_run_with_its_last_checkpoint(tmp_p
 
 
 def test_on_a_terminal_there_is_a_bar():
-    from vantage.cli import live
     from vantage.loop import Report, Update
+    from vantage.runs.progress import Bar, Progress
 
     file = io.StringIO()
     out = Console(file=file, force_terminal=True, width=100)
-    bar = live.display(out)
-    assert isinstance(bar, live.Bar)
+    bar = Progress(out)
+    assert isinstance(bar._shown, Bar)
     metrics = {"rollout/ep_rew_mean": 123.4, "train/kl": 0.01, "train/explained_variance": 0.5}
     bar.on_start(SimpleNamespace(steps=0), None, 1000)
     update = object.__new__(Update)  # of an update the bar reads these two

@@ -114,7 +114,7 @@ def _zoo(path: Path, env: str | None) -> dict[str, Any]:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: reading YAML needs the package pyyaml: pip install pyyaml") from error
+        raise UsageError(f"{path}: reading YAML needs its package: pip install 'vantage[zoo]'") from error
     from vantage.control.zoo import from_zoo
 
     if not path.is_file():

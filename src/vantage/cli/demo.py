@@ -17,8 +17,8 @@ SEED = 1
 def main(argv: Sequence[str]) -> int:
     """`vantage demo`."""
     import vantage as vt
-    from vantage.cli.play import record
     from vantage.runs.folder import RunFolder
+    from vantage.runs.video import record
 
     options = [option for option in of_fields(Run, "run") if option.name in ("steps", "out")]
     given: dict[str, Any] = {"ENV": ENV, "until": SOLVED, "seed": SEED, **Parser("demo", options).read(argv)}

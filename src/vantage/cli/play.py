@@ -1,6 +1,5 @@
-"""Watch a run's agent: in a window, or as a GIF"""
+"""Watch a run's agent: in a window, as a GIF or as a film"""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from vantage.cli import UsageError
 from vantage.cli.eval_ import agent_of
 from vantage.cli.options import Parser, of_fields
 from vantage.runs.folder import RunFolder, reason
+from vantage.runs.video import episode, record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,8 @@ class Play:
 
     gif: str | None = None
     """File to write; by default agent.gif in the run folder."""
+    mp4: str | None = None
+    """File to write as a film instead; needs moviepy."""
     human: bool = False
     """Show it in a window instead."""
     stochastic: bool = False
@@ -32,47 +34,19 @@ def main(argv: Sequence[str]) -> None:
     """`vantage play RUN`."""
     given = Parser("play", of_fields(Play, "what to show"), {"RUN": "a run folder, or the file of an agent"}).read(argv)
     chosen = Play(**{name: value for name, value in given.items() if name != "RUN"})
+    if chosen.max_frames < 1:
+        raise UsageError(f"--max-frames {chosen.max_frames}: show at least one")
     source = Path(given["RUN"])
     agent = agent_of(source)
+    how: dict[str, Any] = {
+        "deterministic": not chosen.stochastic, "seed": chosen.seed, "max_frames": chosen.max_frames
+    }  # fmt: skip
     if chosen.human:
-        total, _, _ = episode(agent, "human", chosen)
-        print(f"{agent.name}: return {total:g}")
+        print(f"{agent.name}: return {episode(agent, 'human', **how).total:g}")
         return
-    target = Path(chosen.gif) if chosen.gif else RunFolder(source if source.is_dir() else source.parent).gif
-    total, frames = record(agent, target, chosen)
-    print(f"{agent.name}: return {total:g}, {frames} frames in {target}")
-
-
-def record(agent: Any, target: Path, chosen: Play | None = None) -> tuple[float, int]:
-    """Play one episode and write it as a GIF; returns the return and the number of frames."""
-    from vantage.runs.gif import write_gif
-
-    total, frames, fps = episode(agent, "rgb_array", chosen or Play())
+    target = Path(chosen.gif or chosen.mp4 or RunFolder(source if source.is_dir() else source.parent).gif)
     try:
-        write_gif(frames, target, fps=fps)
+        total, frames = record(agent, target, **how)
     except OSError as error:
-        raise OSError(reason(error, target).replace("--out", "--gif")) from error
-    return total, len(frames)
-
-
-def episode(agent: Any, render_mode: str, chosen: Play) -> tuple[float, list[Any], float]:
-    """One episode on an environment of its own: return, frames, frames per second."""
-    import gymnasium as gym
-
-    if not isinstance(agent.env, str):
-        raise UsageError("this agent was trained on an environment made by a callable: play it from Python")
-    if render_mode != "human":  # drawing into memory needs no screen, and must not complain that there is none
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    env = gym.make(agent.env, render_mode=render_mode, **agent.settings.env_kwargs)
-    try:
-        total, frames, done = 0.0, [], False
-        observation, _ = env.reset(seed=chosen.seed)
-        while not done and len(frames) < chosen.max_frames:
-            frames.append(env.render())
-            action = agent.act(observation, deterministic=not chosen.stochastic)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            total, done = total + float(reward), terminated or truncated
-        return total, frames, float(env.metadata.get("render_fps", 30))
-    finally:
-        env.close()
+        raise OSError(reason(error, target).replace("--out", "--mp4" if chosen.mp4 else "--gif")) from error
+    print(f"{agent.name}: return {total:g}, {frames} frames in {target}")

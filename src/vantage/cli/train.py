@@ -13,6 +13,7 @@ from vantage.loop import Callback, Report, Update
 from vantage.recipe import RECIPES
 from vantage.runs.folder import RunFolder, claimed, create, free_name, probe
 from vantage.runs.log import FolderLog
+from vantage.runs.progress import Progress
 
 CHECKPOINTS = 20
 """How many checkpoints a run writes, each in place of the one before."""
@@ -165,7 +166,7 @@ def _go_on(folder: RunFolder, config: dict[str, Any], given: dict[str, Any], out
 def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> dict[str, Any]:
     """Learn, keep the folder up to date, and say what came out."""
     log = FolderLog(folder, start=agent.steps)
-    listeners = [*_evaluating(agent, folder, config, log.rows), log, Until(config["until"]), live.display(out)]
+    listeners = [*_evaluating(agent, folder, config, log.rows), log, Until(config["until"]), Progress(out)]
     try:
         report = agent.learn(
             config["total_steps"], listeners, checkpoint=folder.checkpoint, checkpoint_every=config["checkpoint_every"]

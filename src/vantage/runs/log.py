@@ -2,6 +2,8 @@
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from vantage.loop import Callback, Report, Update
 from vantage.runs.folder import RunFolder, reason
 
 STEPS = "time/total_timesteps"
+GROUPS = ("rollout", "eval", "train", "time")
+"""Metrics by what stands before the slash, in the order of the columns."""
 Row = dict[str, float]
 
 
@@ -42,46 +46,84 @@ def _cells(row: Row, names: list[str]) -> list[str]:
 
 def _order(name: str) -> tuple[int, str]:
     """The step first, then what matters most."""
-    return (0 if name == STEPS else 1 + ("rollout/", "train/", "time/").index(name.split("/")[0] + "/"), name) if (
-        name.split("/")[0] in ("rollout", "train", "time")
-    ) else (9, name)  # fmt: skip
+    group = name.split("/")[0]
+    return (0 if name == STEPS else 1 + GROUPS.index(group) if group in GROUPS else 9, name)
 
 
-class FolderLog(Callback):
-    """Writes each update's metrics to the run folder; when resuming, after dropping what lies behind the checkpoint."""
+class Csv(Callback):
+    """Appends each update's metrics to a CSV file; when resuming, after dropping the rows behind the checkpoint."""
 
-    def __init__(self, folder: RunFolder, start: int = 0) -> None:
-        self.rows: list[Row] = read(folder.metrics, until=start) if start else []
-        self._folder, self._start = folder, start
-        self._names: list[str] = []
-        self._events: Any = None
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._names = Path(path), [""]
+        self.rows: list[Row] = []
+        """All that the file holds."""
 
     def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
-        """Open both files."""
-        from tensorboardX import SummaryWriter  # a second to import, so not before a run begins
-
-        try:
-            self._names = write(self._folder.metrics, self.rows)
-            self._events = SummaryWriter(str(self._folder.path), purge_step=self._start if self._start else None)
-        except OSError as error:
-            raise OSError(reason(error, self._folder.path)) from error
+        """Keep of an older file what the run has already done."""
+        self.rows = read(self._path, until=world.steps) if world.steps else []
+        self._names = write(self._path, self.rows)
 
     def on_update(self, update: Update) -> None:
-        """Append one row."""
+        """Append one row; a metric that is new writes the file anew."""
         row = {name: float(value) for name, value in update.metrics.items()}
         self.rows.append(row)
-        try:
-            if row.keys() <= set(self._names):
-                with open(self._folder.metrics, "a", newline="", encoding="utf-8") as file:
-                    csv.writer(file, lineterminator="\n").writerow(_cells(row, self._names))
-            else:
-                self._names = write(self._folder.metrics, self.rows)
-        except OSError as error:
-            raise OSError(reason(error, self._folder.path)) from error
-        for name, value in row.items():
-            self._events.add_scalar(name, value, update.steps)
+        if row.keys() <= set(self._names):
+            with open(self._path, "a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerow(_cells(row, self._names))
+        else:
+            self._names = write(self._path, self.rows)
+
+
+class TensorBoard(Callback):
+    """Writes each update's metrics as TensorBoard events into a folder, under Stable-Baselines3's names."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder, self._events = Path(folder), None
+
+    def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
+        """Open the event file; a resumed run drops what lies behind its checkpoint."""
+        from tensorboardX import SummaryWriter  # a second to import, so not before a run begins
+
+        self._events: Any = SummaryWriter(str(self._folder), purge_step=world.steps or None)
+
+    def on_update(self, update: Update) -> None:
+        """Add the metrics at this number of steps."""
+        for name, value in update.metrics.items():
+            self._events.add_scalar(name, float(value), update.steps)
 
     def on_end(self, report: Report) -> None:
         """Close the event file."""
         if self._events is not None:
             self._events.close()
+
+
+class FolderLog(Csv):
+    """Both logs of a run folder; a folder that cannot be written is said in one sentence that names the remedy."""
+
+    def __init__(self, folder: RunFolder, start: int = 0) -> None:
+        super().__init__(folder.metrics)
+        self.rows = read(folder.metrics, until=start) if start else []
+        self._folder, self._board = folder, TensorBoard(folder.path)
+
+    def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
+        """Open both files."""
+        with self._said():
+            super().on_start(world, recipe, total_steps)
+            self._board.on_start(world, recipe, total_steps)
+
+    def on_update(self, update: Update) -> None:
+        """Append one row."""
+        with self._said():
+            super().on_update(update)
+            self._board.on_update(update)
+
+    def on_end(self, report: Report) -> None:
+        """Close the event file."""
+        self._board.on_end(report)
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(reason(error, self._folder.path)) from error
