@@ -162,6 +162,7 @@ def arguments() -> argparse.Namespace:
     """What to run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", default=list(RUNS), metavar="RUN", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--seeds", type=int, default=10, help="at most so many of each run's seeds")
     parser.add_argument("--sides", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has Stable-Baselines3")
     parser.add_argument("--report", action="store_true", help="run nothing: table and picture of what there is")
@@ -173,7 +174,7 @@ def main() -> None:
     given = arguments()
     work: dict[str, Callable[[Run, int], dict[str, Any]]] = {"vantage": ours, "sb3": partial(peer, given.peer_python)}
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for seed in range(max(RUNS[name].seeds for name in given.runs)):
+    for seed in range(given.seeds):
         for name, side in product(given.runs, NAMES):
             run, path = RUNS[name], FOLDER / f"{name}__{side}__{seed}.json"
             if seed >= run.seeds:
