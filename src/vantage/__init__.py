@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vantage.control.agent import Agent, load
-    from vantage.explain import explain
+    from vantage.explain import diff, explain
     from vantage.lab import Lab
     from vantage.recipe import (
         A2C,
@@ -57,6 +57,7 @@ _ELSEWHERE = {
     "load": "vantage.control.agent",
     "Lab": "vantage.lab",
     "Rollout": "vantage.rollout",
+    "diff": "vantage.explain",
     "explain": "vantage.explain",
 }
 """Names that are not in `vantage.recipe`; every name's module is imported when the name is first asked for."""
@@ -120,6 +121,7 @@ __all__ = [
     "TotalReturn",
     "Trajectories",
     "TrustRegion",
+    "diff",
     "explain",
     "load",
 ]

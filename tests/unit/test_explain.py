@@ -1,6 +1,8 @@
 """Explanations: generated from the recipe that is run, complete, and different where the recipe is."""
 
 import importlib
+import io
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,23 +11,41 @@ import pytest
 
 import vantage as vt
 from tests.architecture.source import PACKAGE
+from vantage.cli import main
 from vantage.explain import METRICS
 from vantage.explain.choices import choices, convert, field_docs, write
 from vantage.explain.recipe import explain_recipe
 from vantage.explain.symbols import SYMBOLS, unknown
-from vantage.recipe import RECIPES, Coefficient, CriticLoss, GroupMean, Objective, Psi, Reduction
+from vantage.recipe import (
+    RECIPES,
+    Coefficient,
+    ConstantLength,
+    CriticLoss,
+    GroupMean,
+    GroupRelative,
+    Objective,
+    Psi,
+    Reduction,
+    SequenceMean,
+)
 from vantage.theory import psi as weights
 
-PSIS = [kind() for kind in choices(Psi).values()] + [
-    vt.RewardToGo(baseline=baseline)
-    for baseline in (vt.LearnedBaseline(), vt.StateMean(leave_one_out=True), vt.BatchMean(), GroupMean())
-]
+PSIS = (
+    [kind() for kind in choices(Psi).values()]
+    + [
+        vt.RewardToGo(baseline=baseline)
+        for baseline in (vt.LearnedBaseline(), vt.StateMean(leave_one_out=True), vt.BatchMean(), GroupMean())
+    ]
+    + [GroupRelative(scale=False, leave_one_out=True)]
+)
 OBJECTIVES = [
     vt.Ratio(), vt.Clip(), vt.Clip(high=0.3), vt.Clip(dual=3.0), vt.Clip(low=vt.Linear(0.2)), vt.Penalty(),
     vt.TrustRegion(),
     vt.Penalty(rule=vt.PaperTarget()), vt.Penalty(rule=vt.Proportional()), vt.Penalty(rule=None),
 ]  # fmt: skip
-REDUCTIONS = [vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=5.0)]
+REDUCTIONS = [
+    vt.Steps(), vt.Columns(), vt.Trajectories(), vt.Constant(n=5.0), ConstantLength(length=5.0), SequenceMean(),
+]  # fmt: skip
 
 
 def every_recipe() -> list[vt.Recipe]:
@@ -208,3 +228,53 @@ def test_the_natural_step_stands_before_the_epochs_of_the_critic():
     epochs = next(i for i, line in enumerate(steps) if "10 epochs" in line)
     assert natural < epochs
     assert "steps of the critic's optimiser" in steps[epochs]
+
+
+def test_two_recipes_differ_in_formulas():
+    found = vt.diff(vt.PPO(), vt.TRPO())
+    parts = {part.title: part for part in found.parts}
+    assert parts["The actor maximises over θ"].left == (vt.explain("ppo").objective,)
+    assert parts["The actor maximises over θ"].right == (vt.explain("trpo").objective,)
+    assert parts["subject to"].left == () and "KL(π_old(·|s_t) ‖ π_θ(·|s_t))" in parts["subject to"].right[0]
+    assert "The critic minimises over φ" not in parts, "both minimise the same"
+    assert "Clip.low = 0.2" in parts["with"].left and "TrustRegion.delta = 0.01" in parts["with"].right
+    assert not any("GAE.lam" in line for line in parts["with"].left), "both have it"
+    assert "−     " + vt.explain("ppo").objective in str(found).split("\n")
+    assert "+     " + vt.explain("trpo").objective in str(found).split("\n")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_differs_from_every_other_and_not_from_itself(name):
+    assert vt.diff(RECIPES[name](), RECIPES[name]()).same
+    for other in RECIPES.keys() - {name}:
+        found = vt.diff(RECIPES[name](), RECIPES[other]())
+        assert not found.same
+        assert found.to_dict()["parts"]
+
+
+def test_a_number_alone_is_a_difference():
+    found = vt.diff(vt.PPO(), vt.PPO(clip_range=vt.Cosine(0.2)))
+    assert [part.title for part in found.parts] == ["One update", "with"]
+    assert found.parts[1].lines == [("−", "Clip.low = 0.2"), ("+", "Clip.low = cos_0.2")]
+
+
+def test_rich_shows_the_same_text_in_two_colours():
+    from rich.console import Console
+
+    found = vt.diff(vt.PPO(), vt.PPOPenalty())
+    console = Console(record=True, width=200, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(found)
+    plain, coloured = console.export_text(clear=False), console.export_text(styles=True)
+    assert [line.rstrip() for line in plain.splitlines()] == [line.rstrip() for line in str(found).splitlines()]
+    assert "\x1b[31m− " in coloured and "\x1b[32m+ " in coloured
+
+
+def test_the_command_compares(capsys):
+    assert main(["explain", "ppo", "--against", "trpo", "--clip-range", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "−     Clip.low = 0.1" in out and "+     TrustRegion.delta = 0.01" in out
+    assert main(["explain", "ppo", "--against", "ppo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"] == {}
+    assert main(["explain", "train/kl", "--against", "ppo"]) == 2
+    assert main(["explain", "ppo", "--against", "tpro"]) == 2
+    assert "did you mean trpo" in capsys.readouterr().err

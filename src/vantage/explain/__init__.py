@@ -7,11 +7,12 @@ from typing import Any, get_type_hints
 
 from vantage.explain.choices import choices as parts
 from vantage.explain.choices import convert, nearest
+from vantage.explain.difference import Difference, diff
 from vantage.explain.metrics import METRICS, MetricExplanation, explain_metric
 from vantage.explain.recipe import Explanation, explain_recipe
 from vantage.recipe import RECIPES, Recipe
 
-__all__ = ["Explanation", "MetricExplanation", "explain"]
+__all__ = ["Difference", "Explanation", "MetricExplanation", "diff", "explain"]
 
 
 def explain(what: str | Recipe = "ppo", **choices: Any) -> Explanation | MetricExplanation:

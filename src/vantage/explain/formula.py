@@ -47,12 +47,12 @@ def block(function: Callable[..., Any]) -> list[str]:
 
 
 def read(function: Callable[..., Any], given: dict[str, Any] | None = None) -> list[Definition]:
-    """The formulas in a function's docstring, those left out that belong to an argument which is None.
+    """The formulas in a function's docstring, those left out that belong to an argument which is None or False.
 
     A line may say that it holds only `if `name` is given`, or `without it`, or begin with the name of the argument.
     """
     given = given or {}
-    absent = {name for name, value in given.items() if value is None}
+    absent = {name for name, value in given.items() if value is None or value is False}
     lines, named = [], None
     for line in block(function):
         condition = re.search(r"if `(\w+)` is given", line)
@@ -148,7 +148,9 @@ class _Module:
         def note(*args: Any, **kwargs: Any) -> Symbol:
             given = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
             defaults = {
-                key: p.default for key, p in inspect.signature(function).parameters.items() if p.default is None
+                key: p.default
+                for key, p in inspect.signature(function).parameters.items()
+                if p.default is None or p.default is False
             }
             found = read(function, defaults | given)
             bare = [one for one in found if not one.sign]

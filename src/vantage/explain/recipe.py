@@ -139,7 +139,8 @@ def _psi(recipe: Recipe, notes: list[Definition]) -> tuple[Definition, list[Defi
 def _frame(recipe: Recipe) -> Any:
     """How one decision's number becomes the expectation that the batch estimates."""
     total = run(recipe.reduction, Record(), notes=[], method="total")
-    shape = EXPECTATIONS.get(str(total), f"Σ_{{{{t, b}}}} ({{x}}) / {total},   s_t, a_t ∼ {{π}}")
+    divisor = str(total).replace(" total_columns", " B")
+    shape = EXPECTATIONS.get(str(total), f"Σ_{{{{t, b}}}} ({{x}}) / ({divisor}),   s_t, a_t ∼ {{π}}")
     return lambda x, policy: shape.format(x=x, π=policy)
 
 
@@ -191,7 +192,7 @@ def _update(recipe: Recipe) -> list[str]:
         lines.append(f"target_kl = {_number(recipe.target_kl)}: {_lower(docs['target_kl'].split(';')[0])}")
     if _rule(recipe):
         lines.append("move β once, by the KL over the whole batch: " + "; ".join(_rule(recipe)))
-    for name, value in _knobs(recipe):
+    for name, value in knobs(recipe):
         if isinstance(value, Schedule):
             lines.append(f"{name} goes {_course(value)} over the run")
     return lines
@@ -218,7 +219,7 @@ def _rule(recipe: Recipe) -> list[str]:
     return [part for line in lines for part in re.split(r",?\s{4,}", line)]
 
 
-def _knobs(recipe: Recipe) -> list[tuple[str, Any]]:
+def knobs(recipe: Recipe) -> list[tuple[str, Any]]:
     """Every setting of the recipe and of the choices in it, as (Type.field, value)."""
     found: list[tuple[str, Any]] = []
     waiting: list[Any] = [recipe]
@@ -238,8 +239,8 @@ def field_names(choice: Any) -> list[str]:
 
 
 def _values(recipe: Recipe) -> list[tuple[str, str]]:
-    knobs = {f"recipe.{name}": value for name, value in _knobs(recipe)}
-    return [(entry.sign, _number(knobs[entry.by])) for entry in SYMBOLS if knobs.get(entry.by) is not None]
+    chosen = {f"recipe.{name}": value for name, value in knobs(recipe)}
+    return [(entry.sign, _number(chosen[entry.by])) for entry in SYMBOLS if chosen.get(entry.by) is not None]
 
 
 def _course(schedule: Schedule) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.recipe.schedule import Coefficient, Schedule, check, everywhere, positive
+from vantage.recipe.schedule import Coefficient, Schedule, check, everywhere, positive, settled
 from vantage.theory import kl_control, objectives
 from vantage.theory.loss import Terms
 
@@ -94,8 +94,9 @@ class Thresholds:
         check(within, self, "beta_min", f"it must be positive and not above beta_max = {self.beta_max}")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
-        bounds = (self.beta_min, self.beta_max)
-        return kl_control.threshold_beta(beta, kl, self.kl_min, self.kl_max, self.factor, bounds)
+        low, high, factor = settled(self.kl_min), settled(self.kl_max), settled(self.factor)
+        bounds = settled(self.beta_min), settled(self.beta_max)
+        return kl_control.threshold_beta(beta, kl, low, high, factor, bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,8 @@ class PaperTarget:
         check(within, self, "beta_min", f"it must be positive and not above beta_max = {self.beta_max}")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
-        return kl_control.paper_beta(beta, kl, self.target, bounds=(self.beta_min, self.beta_max))
+        bounds = settled(self.beta_min), settled(self.beta_max)
+        return kl_control.paper_beta(beta, kl, settled(self.target), bounds=bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ class Proportional:
         check(some, self, "horizon", "a positive number of episodes, such as 10000")
 
     def __call__(self, beta: float, kl: float, n: int) -> float:
-        return kl_control.proportional_beta(beta, kl, self.target, n, self.horizon)
+        return kl_control.proportional_beta(beta, kl, settled(self.target), n, settled(self.horizon))
 
 
 BetaRule = Thresholds | PaperTarget | Proportional

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vantage.recipe.schedule import Coefficient, at, check, everywhere, positive, swap
+from vantage.recipe.schedule import Coefficient, at, check, everywhere, positive, settled, swap
 from vantage.theory import kl_control
 
 
@@ -34,7 +34,7 @@ class KLAdaptive:
 
     def __call__(self, lr: float, kl: float) -> float:
         bounds = (self.lr_min, self.lr_max)
-        return kl_control.adaptive_lr(lr, kl, self.target, factor=self.factor, bounds=bounds)
+        return kl_control.adaptive_lr(lr, kl, settled(self.target), factor=self.factor, bounds=bounds)
 
 
 Rate = Coefficient | KLAdaptive

@@ -142,10 +142,10 @@ class GAE:
     counts_from_start = False
 
     def __post_init__(self) -> None:
-        for name in ("lam", "critic_lam"):
-            c = getattr(self, name)
-            inside = c is None or everywhere(lambda lam: 0.0 <= lam <= 1.0, c)
-            check(inside, self, name, "λ lies between 0 (TD error) and 1 (return minus V)")
+        inside = everywhere(lambda lam: 0.0 <= lam <= 1.0, self.lam)
+        check(inside, self, "lam", "λ lies between 0 (TD error) and 1 (return minus V)")
+        inside = self.critic_lam is None or everywhere(lambda lam: 0.0 <= lam <= 1.0, self.critic_lam)
+        check(inside, self, "critic_lam", "λ lies between 0 (TD error) and 1 (return minus V)")
 
     def __call__(self, r: Any) -> tuple[Array, Array | None]:
         def estimate(lam: Any) -> Array:

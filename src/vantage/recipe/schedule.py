@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 
 def check(condition: bool, owner: object, field: str, remedy: str) -> None:
@@ -68,8 +68,8 @@ class Exponential:
     end: float
 
     def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            check(getattr(self, name) > 0, self, name, "only positive numbers are a factor apart")
+        check(self.start > 0, self, "start", "only positive numbers are a factor apart")
+        check(self.end > 0, self, "end", "only positive numbers are a factor apart")
 
     def __call__(self, progress: float) -> float:
         return self.start * (self.end / self.start) ** progress
@@ -116,6 +116,11 @@ Coefficient = float | Linear | Cosine | Exponential | Piecewise
 def value(c: Coefficient, progress: float) -> float:
     """The coefficient at a moment of the run."""
     return c(progress) if isinstance(c, Schedule) else c
+
+
+def settled(c: Coefficient) -> float:
+    """A coefficient of a recipe `at` a moment, where every schedule has become a number."""
+    return cast(float, c)
 
 
 def everywhere(holds: Callable[..., bool], *coefficients: Coefficient) -> bool:

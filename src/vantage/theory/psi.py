@@ -192,31 +192,38 @@ def mean_baseline(
     return keep(xp.reshape(mean, x.shape), mask)
 
 
-def standardised_by_key(
-    x: Float[Array, "*S"],
-    key: Int[Array, "*S"],
-    mask: Bool[Array, "*S"] | None = None,
+def group_relative(
+    gain: Float[Array, "T B"],
+    group: Int[Array, " B"],
+    mask: Bool[Array, "T B"] | None = None,
+    leave_one_out: bool = False,
+    scale: bool = False,
     eps: float = 1e-4,
-    ddof: int = 1,
-) -> Float[Array, "*S"]:
-    """x less its group's mean, in units of its group's standard deviation: GRPO's Ψ.
+) -> Float[Array, "T B"]:
+    """How much better a column's return is than those of its group, the same number at each of its steps.
 
-        (x_i − mean_K) / (std_K + eps),    K = {j: key_j = key_i},   std² = Σ_{j∈K} (x_j − mean_K)² / (|K| − ddof)
+        (G_b − mean_{j∈K_b} G_j) / (std_{j∈K_b} G_j + eps)    if `scale` is given
+        G_b − mean_{j∈K_b} G_j                                 without it
+        K_b = {j: group_j = group_b}    without b itself where `leave_one_out`
 
-    Shapes: all alike. Units: none. The mean holds x_i itself and the division weighs groups by 1/std, so the gradient
-    is not that of E[x]. A group of one, or of equal x, gives 0. Source: Shao et al. (2024) section 4.1.
+    Shapes `[T, B]`, `[B]` → `[T, B]`; G_b is the return at the first real step of column b, std² has |K_b| − 1
+    below. Units: reward; none with `scale`. Leave one out (RLOO) is unbiased; the plain mean holds G_b itself and
+    shrinks the gradient by 1 − 1/|K_b|,
+    and the scale weighs groups by 1/std (GRPO): then it is not the gradient of E[G]. Source: Kool et al. (2019); Shao
+    et al. (2024) section 4.1.
     """
-    xp = namespace(x)
-    x = keep(x, mask)
-    flat, label = xp.reshape(x, (-1,)), xp.reshape(key, (-1,))
-    ones = xp.reshape(keep(xp.ones_like(x), mask), (-1,))
-    centred = flat * ones - xp.reshape(mean_baseline(x, key, mask), (-1,))
-    count = _sum_by_key(xp, ones, label)
-    free = xp.where(count > ddof, count - ddof, 1.0)
-    spread = _sum_by_key(xp, centred**2, label) / free
-    some = spread > 0
-    std = xp.where(some, xp.sqrt(xp.where(some, spread, 1.0)), 0.0)
-    return keep(xp.reshape(centred / (std + eps), x.shape), mask)
+    xp = namespace(gain)
+    real = xp.ones_like(gain) > 0 if mask is None else mask
+    known = xp.any(real, axis=0)
+    first = take_last(keep(gain, real).T, xp.argmax(xp.astype(real, xp.int32), axis=0))
+    own = xp.cumulative_sum(xp.ones_like(group)) if leave_one_out else None
+    better = keep(first - mean_baseline(first, group, known, leave_out=own), known)
+    if scale:
+        count = _sum_by_key(xp, keep(xp.ones_like(first), known), group)
+        spread = _sum_by_key(xp, better**2, group) / xp.where(count > 1, count - 1.0, 1.0)
+        std = xp.where(spread > 0, xp.sqrt(xp.where(spread > 0, spread, 1.0)), 0.0)
+        better = better / (std + eps)
+    return keep(better + xp.zeros_like(gain), real)
 
 
 def _sum_by_key(xp, x, *keys):
