@@ -12,6 +12,7 @@ from jaxtyping import Float
 from vantage.control import environments, masks, model
 from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
+from vantage.control.jax_world import JaxWorld
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments, observe
 from vantage.control.observations import MaskSource
@@ -92,7 +93,8 @@ class Agent:
         """The training world, made when first needed; it holds everything that changes."""
         if self.env is None:
             raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
-        world = ControlWorld(self.settings, self._model, self._initial, self._make_env, self.name)
+        kind = JaxWorld if environments.in_jit(self.env) else ControlWorld
+        world = kind(self.settings, self._model, self._initial, self._make_env, self.name)
         if self._restored is not None:
             world.restore(self._restored)
         return world

@@ -92,7 +92,8 @@ class JaxVectorEnv(VectorEnv):
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(env.observation_space, slots)
         self.action_space = batch_space(env.action_space, slots)
-        self._key, self._state, self._steps = jax.random.key(0), None, 0
+        self._key, self._steps = jax.random.key(0), 0
+        self.state: Any = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -100,12 +101,12 @@ class JaxVectorEnv(VectorEnv):
         if seed is not None:
             self._key = jax.random.key(seed if isinstance(seed, int) else (seed[0] or 0))
             self._steps = 0
-        self._state, observation = _begin(self.jax_env, self._next_key(), self.num_envs)
+        self.state, observation = _begin(self.jax_env, self._next_key(), self.num_envs)
         return jax.tree.map(np.asarray, observation), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        done = _advance(self.jax_env, self._next_key(), self._state, jax.tree.map(np.asarray, actions))
-        self._state = done.state
+        done = _advance(self.jax_env, self._next_key(), self.state, jax.tree.map(np.asarray, actions))
+        self.state = done.state
         terminated, truncated = np.asarray(done.terminated), np.asarray(done.truncated)
         over = terminated | truncated
         info = {} if not over.any() else {"final_obs": _each(done.reached, over), "_final_obs": over}
@@ -118,15 +119,15 @@ class JaxVectorEnv(VectorEnv):
 
     def get_state(self) -> dict[str, Any]:
         """All that the future depends on, as arrays."""
-        leaves = {f"state.{i}": np.array(x) for i, x in enumerate(jax.tree.leaves(self._state))}
+        leaves = {f"state.{i}": np.array(x) for i, x in enumerate(jax.tree.leaves(self.state))}
         return leaves | {"key": np.array(jax.random.key_data(self._key)), "steps": np.array(self._steps)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on exactly as the environment that `get_state` was called on."""
-        if self._state is None:
+        if self.state is None:
             self.reset()
-        leaves, structure = jax.tree.flatten(self._state)
-        self._state = jax.tree.unflatten(structure, [jnp.asarray(state[f"state.{i}"]) for i in range(len(leaves))])
+        leaves, structure = jax.tree.flatten(self.state)
+        self.state = jax.tree.unflatten(structure, [jnp.asarray(state[f"state.{i}"]) for i in range(len(leaves))])
         self._key, self._steps = jax.random.wrap_key_data(jnp.asarray(state["key"])), int(state["steps"])
 
 
