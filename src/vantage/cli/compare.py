@@ -2,19 +2,20 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vantage.cli import UsageError, live, plan
+from vantage.cli.cells import Cell, Job, Stopped, run_all
 from vantage.cli.options import Option, Parser, fail_unless_known, of_fields
 from vantage.explain.choices import convert, nearest
 from vantage.recipe import RECIPES
 from vantage.runs.folder import RunFolder
 
-Cell = dict[str, Any]
+FEW = 5
+"""Seeds below which an interval says little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Compare:
     """How many seeds each recipe is trained with: 0, 1, …"""
     steps: int | None = None
     """Environment steps of each run; by default what is tuned for the environment, or 100,000."""
+    jobs: int = 1
+    """How many runs to train at the same time, each in a process of its own."""
     episodes: int = 20
     """Whole episodes, with deterministic actions, that a trained agent is judged by."""
     out: str | None = None
@@ -46,14 +49,20 @@ def main(argv: Sequence[str]) -> int:
     given = parser.read(argv)
     own = Compare.__dataclass_fields__.keys()
     chosen = Compare(**{name: value for name, value in given.items() if name in own})
-    if chosen.seeds < 1 or chosen.episodes < 1:
-        raise UsageError("--seeds and --episodes must be at least 1")
+    check_counts(chosen)
     if chosen.steps is not None and chosen.steps < 1:
         raise UsageError(f"--steps {chosen.steps}: train for at least one step")
     rest = {name: value for name, value in given.items() if name not in {*own, "ENV", "RECIPE"}}
     rest |= {} if chosen.steps is None else {"steps": chosen.steps}
     variants = {text: rest | variant(text) for text in given.get("RECIPE") or RECIPES}
     return compare(given["ENV"], variants, chosen)
+
+
+def check_counts(chosen: Compare) -> None:
+    """Raise UsageError for a number of seeds, jobs or episodes below 1."""
+    for name in ("seeds", "jobs", "episodes"):
+        if getattr(chosen, name) < 1:
+            raise UsageError(f"--{name} {getattr(chosen, name)}: give a whole number, at least 1")
 
 
 def variant(text: str) -> dict[str, Any]:
@@ -76,66 +85,37 @@ def variant(text: str) -> dict[str, Any]:
 
 def compare(env: str, variants: dict[str, dict[str, Any]], chosen: Compare) -> int:
     """Train what is missing, seed by seed, then show everything; 130 if interrupted."""
-    root = Path(chosen.out or f"runs/compare-{env.replace('/', '-')}")
+    root = Path(chosen.out or f"runs/compare-{env.replace('/', '-').replace(':', '-')}")
+    folders = {name: root / name.replace(":", "-").replace("/", "-") for name in variants}
+    return over_seeds(env, variants, folders, root, chosen)
+
+
+def over_seeds(
+    env: str, variants: dict[str, dict[str, Any]], folders: dict[str, Path], root: Path, chosen: Compare
+) -> int:
+    """Run each variant with each seed, in `folders[name]/seed-N`, and show what came out."""
     out = live.console(quiet=chosen.json)
     for given in variants.values():
         plan.make(env, given)  # so that no setting is found wrong after an hour
-    cells: dict[str, list[Cell]] = {name: [] for name in variants}
+    jobs = []
     for seed in range(chosen.seeds):
         for name, given in variants.items():
-            path = root / name.replace(":", "-").replace("/", "-") / f"seed-{seed}"
-            cell = finished(env, given | {"seed": seed}, path, chosen.episodes)
-            if cell is None:
-                live.say(out, f"Stopped in {path}; the same command goes on from there.")
-                return 130
-            cells[name].append(cell)
-            live.say(out, f"{name}, seed {seed}: {_told(cell)}")
-    return show(env, cells, root, chosen, out)
+            path = folders[name] / f"seed-{seed}"
+            jobs.append((name, Job(env=env, given=given | {"seed": seed}, path=path, episodes=chosen.episodes)))
+    names = {job.path: name for name, job in jobs}
 
+    def heard(job: Job, cell: Cell) -> None:
+        live.say(out, f"{names[job.path]}, seed {job.given['seed']}: {_told(cell)}")
 
-def finished(env: str, given: dict[str, Any], path: Path, episodes: int) -> Cell | None:
-    """The result of one run, which is trained now as far as it is not yet; None if that was interrupted."""
-    from vantage.runs.config import to_json
-
-    folder, wanted = RunFolder(path), plan.make(env, given)
-    if folder.config.is_file():
-        known = folder.read_config()
-        settings = json.loads(json.dumps(to_json(wanted.settings)))
-        if (known["env"], known["settings"], known["total_steps"]) != (env, settings, wanted.total_steps):
-            raise UsageError(f"{path} holds a run with other settings: give the old ones, or another folder with --out")
-    result = path / "evaluation.json"
-    if result.is_file():
-        cell = json.loads(result.read_text(encoding="utf-8"))
-        if "error" in cell or cell["episodes"] == episodes:
-            return cell
-    cell = _train_and_evaluate(env, given, folder, wanted.total_steps, episodes)
-    if cell is not None:
-        draft = result.with_suffix(".part")
-        draft.write_text(json.dumps(cell) + "\n", encoding="utf-8")
-        os.replace(draft, result)
-    return cell
-
-
-def _train_and_evaluate(env: str, given: dict[str, Any], folder: RunFolder, total: int, episodes: int) -> Cell | None:
-    import vantage as vt
-    from vantage.cli.train import resume, start
-
-    facts = {"run": str(folder.path), "seed": given["seed"], "episodes": episodes}
-    left = [vt.load(path) for path in (folder.agent, folder.checkpoint) if path.is_file()]
     try:
-        if not any(agent.steps >= total for agent in left):
-            silent = live.console(quiet=True)
-            if folder.config.is_file():
-                done = resume({"resume": folder.path}, silent)
-            else:
-                done = start({"ENV": env, "out": str(folder.path), **given}, silent)
-            if done["stopped"] == "interrupt":
-                return None
-        agent = vt.load(folder.newest)
-        played = agent.evaluate(episodes, deterministic=True, seed=given["seed"])
-    except ArithmeticError as error:  # a recipe that diverges is a result, too
-        return facts | {"error": str(error)}
-    return facts | {"steps": agent.steps, "mean": played.mean, "std": played.std, "returns": list(played.returns)}
+        found = run_all([job for _, job in jobs], chosen.jobs, heard)
+    except Stopped:
+        live.say(out, f"Stopped; what is done is in {root}, and the same command goes on from there.")
+        return 130
+    cells: dict[str, list[Cell]] = {name: [] for name in variants}
+    for (name, _), cell in zip(jobs, found, strict=True):
+        cells[name].append(cell)
+    return show(env, cells, root, chosen, out)
 
 
 def _told(cell: Cell) -> str:
@@ -163,8 +143,19 @@ def show(env: str, cells: dict[str, list[Cell]], root: Path, chosen: Compare, ou
         print(json.dumps(told))
     out.print(f"\n{table}\n", soft_wrap=True, markup=False)
     live.say(out, f"Return of {chosen.episodes} deterministic episodes, over the seeds. In brackets 95 % intervals.")
+    if chosen.seeds < FEW:
+        live.say(out, too_few(chosen.seeds))
     live.say(out, f"{root / 'table.md'}, {root / 'curves.png'}\n", style="dim")
     return 0
+
+
+def too_few(seeds: int) -> str:
+    """What an interval over so few seeds is worth."""
+    if seeds == 1:
+        return "One seed says nothing about the others: give --seeds 5 or more for an interval."
+    if seeds == 2:
+        return "Two seeds make no interval: what stands in brackets is their range. Give --seeds 5 or more."
+    return f"{seeds} seeds make an interval that is far too narrow: give --seeds 5 or more before you trust it."
 
 
 def summarise(cells: dict[str, list[Cell]]) -> list[dict[str, Any]]:
@@ -191,7 +182,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
     first = rows[0]["recipe"]
     head = ("recipe", "seeds", "mean", "IQM", "worst seed", f"P(better than {first})")
-    lines = [head, *((_cells(row)) for row in rows)]
+    lines = [line if len(rows) > 1 else line[:-1] for line in (head, *map(_cells, rows))]
+    head = lines[0]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = ["| " + " | ".join(f"{x:<{width}}" for x, width in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

@@ -3,17 +3,28 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from vantage.callbacks import Evaluate, StopAtReward, StopWithoutImprovement
+from vantage.callbacks import (
+    Checkpoints,
+    Evaluate,
+    Profile,
+    Progress,
+    RecordVideo,
+    StopAfterEpisodes,
+    StopAtReward,
+    StopWithoutImprovement,
+    WandB,
+    ended,
+)
 from vantage.cli import UsageError, config_file, live, plan
 from vantage.cli.options import Option, Parser, fail_unless_known, of_fields
 from vantage.loop import Callback, Report, Update
 from vantage.recipe import RECIPES
 from vantage.runs.folder import RunFolder, claimed, create, free_name, probe
 from vantage.runs.log import FolderLog
-from vantage.runs.progress import Progress
 
 CHECKPOINTS = 20
 """How many checkpoints a run writes, each in place of the one before."""
@@ -21,6 +32,10 @@ EVALUATIONS = 20
 """How often a run is evaluated that may stop by evaluations, but was not told how often."""
 EPISODES = 100
 """Episodes that `--until` averages over."""
+LISTENING = ("max_episodes", "video_every", "keep_every", "wandb")
+"""Options that stand in the configuration of a run, so that it goes on with them."""
+COUNTS = ("eval_every", "patience", "max_episodes", "video_every", "keep_every")
+"""Options that count something, at least 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +58,20 @@ class Run:
     """Stop as soon as an evaluation's mean return is this high."""
     patience: int | None = None
     """Stop after this many evaluations in a row without a new best."""
+    max_episodes: int | None = None
+    """Stop as soon as this many episodes have ended."""
+    seeds: int | None = None
+    """Train with the seeds 0, 1, …, this many, each in a folder of its own, and sum up with intervals."""
+    jobs: int = 1
+    """With --seeds: how many runs to train at the same time, each in a process of its own."""
+    video_every: int | None = None
+    """Film an episode every so many steps, into the folder videos/ of the run."""
+    keep_every: int | None = None
+    """Keep a copy of the agent every so many steps, in the folder copies/ of the run."""
+    wandb: str | None = None
+    """Log to this project of Weights & Biases, too; offline, in the run's folder, until wandb sync."""
+    profile: bool = False
+    """Time the parts of the run: act, step, score, estimate, update, log."""
     config: str | None = None
     """File with settings: TOML as --save-config writes it, or YAML of RL Baselines3 Zoo; options typed come first."""
     save_config: str | None = None
@@ -61,9 +90,7 @@ class Until(Callback):
 
     def on_update(self, update: Update) -> bool | None:
         """False when the goal is reached; at least 100 episodes must have ended."""
-        rollout = update.rollout
-        # In the last row `last` stands for the end of the rollout, so only a termination counts there.
-        self._ended += int((rollout.last & rollout.mask)[:-1].sum() + (rollout.discount[-1] == 0.0).sum())
+        self._ended += ended(update.rollout)
         reached = self._goal is not None and update.metrics.get("rollout/ep_rew_mean", -float("inf")) >= self._goal
         return False if reached and self._ended >= EPISODES else None
 
@@ -80,6 +107,10 @@ def main(argv: Sequence[str]) -> int:
     if given.get("recipe"):
         fail_unless_known("recipe", given["recipe"], RECIPES)
     out = live.console(quiet=given.get("json", False))
+    if "seeds" in given:
+        return several(given)
+    if "jobs" in given:
+        raise UsageError("--jobs is for several runs: give --seeds as well")
     if "resume" in given:
         result = resume(given, out)
     elif "ENV" in given:
@@ -96,6 +127,31 @@ def _naming_recipes(option: Option) -> Option:
     return replace(option, help=known) if option.name == "recipe" else option
 
 
+def several(given: dict[str, Any]) -> int:
+    """The same run with several seeds, one table and one figure."""
+    from vantage.cli.compare import Compare, check_counts, over_seeds
+
+    for name in ("seed", "resume", "until", "dry_run", "profile", "save_config"):
+        if name in given:
+            raise UsageError(f"--seeds trains several runs: leave out --{name.replace('_', '-')}")
+    if "ENV" not in given:
+        raise UsageError("name an environment, such as CartPole-v1")
+    env, rest = (
+        given["ENV"],
+        {name: x for name, x in given.items() if name not in ("ENV", "seeds", "jobs", "json", "out")},
+    )
+    chosen = Compare(seeds=given["seeds"], jobs=given.get("jobs", 1), json=given.get("json", False))
+    check_counts(chosen)
+    label = given.get("recipe") or "ppo"
+    root = Path(given.get("out") or f"runs/{plain(env)}-{label}-seeds")
+    return over_seeds(env, {label: rest}, {label: root}, root, chosen)
+
+
+def plain(env: str) -> str:
+    """An environment's name as that of a folder."""
+    return env.replace("/", "-").replace(":", "-")
+
+
 def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     """A new run."""
     from vantage.control import Agent
@@ -107,13 +163,14 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     agent = Agent(env, **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
     if "save_config" in given:
         config_file.save(Path(given["save_config"]), chosen)
-    path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"{env.replace('/', '-')}-{settings.seed}")
+    path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"{plain(env)}-{settings.seed}")
     updates = -(-chosen.total_steps // settings.batch_size)
     config = {
         "env": env,
         "total_steps": chosen.total_steps,
         "until": given.get("until"),
         **_evaluation(given, chosen.total_steps),
+        **{name: given.get(name) for name in LISTENING},
         "checkpoint_every": max(1, updates // CHECKPOINTS),
         "settings": to_json(settings),
         "versions": _versions(),
@@ -126,12 +183,12 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     with claimed(path):
         folder.write_config(config)
         _announce(chosen, path, out)
-        return train(agent, folder, config, out)
+        return train(agent, folder, config, out, given.get("profile", False))
 
 
 def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     """An old run, from its last checkpoint; with the settings it began with."""
-    other = sorted(given.keys() - {"resume", "json", "steps", "until", "dry_run"})
+    other = sorted(given.keys() - {"resume", "json", "steps", "until", "dry_run", "profile"})
     if other:
         raise UsageError(f"--resume keeps the settings that the run began with: leave out {other[0].replace('_', '-')}")
     folder = RunFolder(Path(given["resume"]))
@@ -160,13 +217,18 @@ def _go_on(folder: RunFolder, config: dict[str, Any], given: dict[str, Any], out
     if given.get("dry_run"):
         return config
     folder.write_config(config)
-    return train(agent, folder, config, out)
+    return train(agent, folder, config, out, given.get("profile", False))
 
 
-def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> dict[str, Any]:
+def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any, timed: bool = False) -> dict[str, Any]:
     """Learn, keep the folder up to date, and say what came out."""
     log = FolderLog(folder, start=agent.steps)
-    listeners = [*_evaluating(agent, folder, config, log.rows), log, Until(config["until"]), Progress(out)]
+    listeners = [
+        *_evaluating(agent, folder, config, log.rows), log, *_listening(agent, folder, config),
+        Until(config["until"]), Progress(out),
+    ]  # fmt: skip
+    profile = Profile() if timed else None
+    listeners += [profile] if profile else []
     try:
         report = agent.learn(
             config["total_steps"], listeners, checkpoint=folder.checkpoint, checkpoint_every=config["checkpoint_every"]
@@ -178,13 +240,18 @@ def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any) -> di
             ) from error
         raise
     agent.save(folder.agent)
-    return finish(agent, folder, config, log, report, out)
+    result = finish(agent, folder, config, log, report, out)
+    if profile is not None:
+        out.print(f"{profile}\n", soft_wrap=True, markup=False)
+        folder.profile.write_text(json.dumps(profile.to_dict(), indent=1) + "\n", encoding="utf-8")
+        result["profile"] = profile.to_dict()
+    return result
 
 
 def _evaluation(given: dict[str, Any], total: int) -> dict[str, Any]:
     """What was said of evaluations; a reason to stop needs some, so 20 of them are made."""
     wanted = {name: given.get(name) for name in ("eval_every", "stop_at", "patience")}
-    for name in ("eval_every", "patience"):
+    for name in COUNTS:
         number = given.get(name)
         if number is not None and number < 1:
             raise UsageError(f"--{name.replace('_', '-')} {number}: give a whole number, at least 1")
@@ -195,13 +262,33 @@ def _evaluation(given: dict[str, Any], total: int) -> dict[str, Any]:
 
 def _evaluating(agent: Any, folder: RunFolder, config: dict[str, Any], rows: list[dict[str, float]]) -> list[Callback]:
     """The callbacks that evaluate, and stop by what they find; they stand before the log."""
+    found: list[Callback] = []
+    if config.get("max_episodes") is not None:
+        found.append(StopAfterEpisodes(config["max_episodes"], rows=rows))
     if config.get("eval_every") is None:
-        return []
-    found: list[Callback] = [Evaluate(agent, config["eval_every"], best=folder.best, rows=rows)]
+        return found
+    found.append(Evaluate(agent, config["eval_every"], best=folder.best, rows=rows))
     if config["stop_at"] is not None:
         found.append(StopAtReward(config["stop_at"]))
     if config["patience"] is not None:
         found.append(StopWithoutImprovement(config["patience"], rows=rows))
+    return found
+
+
+def _listening(agent: Any, folder: RunFolder, config: dict[str, Any]) -> list[Callback]:
+    """What films, copies and logs elsewhere."""
+    found: list[Callback] = []
+    if config.get("video_every") is not None:
+        found.append(RecordVideo(agent, folder.videos, config["video_every"]))
+    if config.get("keep_every") is not None:
+        found.append(Checkpoints(agent, folder.copies, config["keep_every"]))
+    if config.get("wandb") is not None:
+        found.append(
+            WandB(
+                project=config["wandb"], name=folder.path.name, dir=str(folder.path), config=config,
+                id=sha1(str(folder.path.resolve()).encode()).hexdigest()[:12], resume="allow",
+            )  # a resumed run is the same one
+        )  # fmt: skip
     return found
 
 

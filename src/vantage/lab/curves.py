@@ -32,11 +32,16 @@ class Group:
     label: str
     rows: tuple[Sequence[Row], ...]
 
-    def band(self, metric: str) -> Band | None:
-        """The mean curve of a metric with its interval; None where no run recorded it."""
+    def curves(self, metric: str) -> list[Array]:
+        """The curve of a metric in each run that recorded it: rows of step and value."""
         curves = [np.array([(row[STEPS], row[metric]) for row in run if metric in row]) for run in self.rows]
         found = [curve[np.isfinite(curve[:, 1])] for curve in curves if len(curve)]
-        return band(found) if any(map(len, found)) else None
+        return [curve for curve in found if len(curve)]
+
+    def band(self, metric: str, within: tuple[float, float] = (-np.inf, np.inf)) -> Band | None:
+        """The mean curve of a metric with its interval, cut off at `within`; None where no run recorded it."""
+        found = self.curves(metric)
+        return band(found, within=within) if found else None
 
 
 def find(paths: Iterable[Path]) -> list[RunFolder]:
@@ -125,7 +130,10 @@ def draw(groups: Sequence[Group], metrics: Sequence[str], path: Path, *, title: 
 
 
 def _panel(axes: Any, groups: Sequence[Group], metric: str) -> None:
-    bands = [found.band(metric) for found in groups]
+    values = [curve[:, 1] for known in groups for curve in known.curves(metric)]
+    # Nothing is drawn where no run has ever been: a return above the highest possible one, a share above 1.
+    seen = (min(map(np.min, values)), max(map(np.max, values))) if values else (-np.inf, np.inf)
+    bands = [found.band(metric, seen) for found in groups]
     if not any(bands):
         recorded = sorted({name for found in groups for run in found.rows for row in run for name in row})
         near = difflib.get_close_matches(metric, recorded, n=1)

@@ -94,10 +94,14 @@ class Band:
     high: Float[Array, " N"]
 
 
-def band(curves: Sequence[Float[Array, "_ 2"]], *, points: int = 200, confidence: float = 0.95) -> Band:
+def band(
+    curves: Sequence[Float[Array, "_ 2"]], *, points: int = 200, confidence: float = 0.95,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Band:  # fmt: skip
     """x̄(t) ± t_{n−1} s(t)/√n over n curves (rows of step, value), interpolated to common steps.
 
-    The steps are those at which every curve is known, `points` of them evenly spaced.
+    The steps are those at which every curve is known, `points` of them evenly spaced. The ends are cut off at `within`,
+    the range of what is possible, which Student's interval does not know.
     Raises ValueError where the curves have no step in common.
     """
     curves = [np.asarray(curve, np.float64) for curve in curves if len(curve)]
@@ -113,4 +117,4 @@ def band(curves: Sequence[Float[Array, "_ 2"]], *, points: int = 200, confidence
         nothing = np.full_like(center, np.nan)
         return Band(x=x, mean=center, low=nothing, high=nothing)
     half = stats.t.ppf(0.5 + confidence / 2.0, n - 1) * y.std(axis=0, ddof=1) / np.sqrt(n)
-    return Band(x=x, mean=center, low=center - half, high=center + half)
+    return Band(x=x, mean=center, low=np.maximum(center - half, within[0]), high=np.minimum(center + half, within[1]))

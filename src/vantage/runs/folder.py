@@ -59,6 +59,26 @@ class RunFolder:
         return max(found, key=lambda path: path.stat().st_mtime)
 
     @property
+    def copies(self) -> Path:
+        """The agent as it was along the way, one file each time."""
+        return self.path / "copies"
+
+    @property
+    def videos(self) -> Path:
+        """Films of the agent along the way."""
+        return self.path / "videos"
+
+    @property
+    def profile(self) -> Path:
+        """Where the time went, as JSON."""
+        return self.path / "profile.json"
+
+    @property
+    def report(self) -> Path:
+        """The run as one page."""
+        return self.path / "report.html"
+
+    @property
     def curve(self) -> Path:
         """The learning curve as a picture."""
         return self.path / "learning_curve.png"
