@@ -38,6 +38,8 @@ class Rollout:
     """log π_old(a_t|s_t), nats, of the policy that acted."""
     value: Float[Array, "T B"] | None = None
     """V(s_t), in units of `signal`; None without a critic."""
+    action_value: Float[Array, "T B"] | None = None
+    """Q(s_t, a_t) of a critic of actions, whose `value` is V(s) = Σ_a π_old(a|s) Q(s, a); None for other critics."""
     next_value: Float[Array, "T B"] | None = None
     """V(s_{t+1}) of the state actually *reached*: at a truncation the true final observation."""
     policy: tuple[Any, ...] | None = None

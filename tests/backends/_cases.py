@@ -137,6 +137,11 @@ def _psi_cases(rng: np.random.Generator) -> list[Case]:
     return [
         Case("psi.action_value", psi.action_value, {"q": q, "action": action}),
         Case("psi.advantage", psi.advantage, {"q": q, "action": action, "probabilities": p}),
+        Case(
+            "psi.expected_sarsa",
+            psi.expected_sarsa,
+            {"reward": x, "next_value": 2.0 * x, "discount": rng.uniform(size=x.shape)},
+        ),
         Case("psi.expected_value", psi.expected_value, {"q": q, "probabilities": p}),
         Case("psi.mean_baseline", psi.mean_baseline, mean),
         Case("psi.group_relative", psi.group_relative, grouped | {"leave_one_out": True}),

@@ -28,6 +28,7 @@ from vantage.recipe import (
     Reduction,
     SequenceMean,
 )
+from vantage.recipe.refused import reads_action_values
 from vantage.theory import psi as weights
 
 PSIS = (
@@ -51,7 +52,7 @@ REDUCTIONS = [
 def every_recipe() -> list[vt.Recipe]:
     return [
         *(build() for build in RECIPES.values()),
-        *(vt.Recipe(psi=psi) for psi in PSIS),
+        *(vt.Recipe(psi=psi, critic=vt.QCritic() if reads_action_values(psi) else vt.Squared()) for psi in PSIS),
         *(vt.Recipe(objective=objective) for objective in OBJECTIVES),
         *(vt.Recipe(critic=kind()) for kind in choices(CriticLoss).values()),
         *(vt.Recipe(reduction=reduction) for reduction in REDUCTIONS),

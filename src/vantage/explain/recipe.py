@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 from vantage.explain.choices import field_docs, summary
@@ -10,7 +10,8 @@ from vantage.explain.formula import Definition, Record, Symbol, block, read, run
 from vantage.explain.symbols import SYMBOLS, occurring
 from vantage.explain.symbols import Symbol as Entry
 from vantage.recipe import Piecewise, Recipe, Schedule, TrustRegion
-from vantage.theory import kl_control, objectives, reduce
+from vantage.recipe.refused import gives_action_values
+from vantage.theory import kl_control, objectives, psi, reduce
 
 EXPECTATIONS = {
     "total_steps": "E_{{s_t, a_t ∼ {π}}}[ {x} ]",
@@ -96,6 +97,9 @@ def explain_recipe(recipe: Recipe) -> Explanation:
     critic = None
     if recipe.critic is not None:
         critic = run(recipe.critic, Record(), Symbol("V_φ"), Symbol("V_φ"), notes=notes)
+    if critic is not None and gives_action_values(recipe.critic):
+        critic = critic.replace("V_φ(s_t)", "Q_φ(s_t, a_t)")
+        notes += [replace(one, text=one.text.replace("π(", f"{policy}(")) for one in read(psi.expected_value)]
     frame = _frame(recipe)
     objective, critic = frame(gain, policy), critic and frame(critic, policy)
     subject = constraint(recipe.objective)
@@ -125,7 +129,9 @@ def constraint(objective: Any) -> str | None:
 def _psi(recipe: Recipe, notes: list[Definition]) -> tuple[Definition, list[Definition]]:
     """The definitions of Ψ_t and of the critic's target R_t."""
     critic = recipe.critic is not None
-    names = {"value": "V(s_t)", "next_value": "V(s_{t+1})"} if critic else {"value": None, "next_value": None}
+    names: dict[str, str | None] = {"value": None, "next_value": None, "action_value": None}
+    if critic:
+        names = {"value": "V(s_t)", "next_value": "V(s_{t+1})", "action_value": "Q(s_t, a_t)"}
     weight, target = run(recipe.psi, Record(**names), notes=notes)
     if recipe.time_weighting == "discounted" and not recipe.psi.counts_from_start:
         weight = f"γ^t ({weight})" if " " in weight else f"γ^t {weight}"

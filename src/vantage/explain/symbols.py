@@ -83,6 +83,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("V_old", "the critic's value when the data was scored", "fixed", "the critic, before the update", "[T, B]", "reward", "rollout.Rollout.value"),
     _s("V^CLIP", "the new value, held within ε_v of the old one", "learned", "the critic, now", "[T, B]", "reward", "theory.critics.clipped_value", r"V\^CLIP"),
     _s("V", "the critic's value; V(s_{t+1}) is that of the state actually reached", "fixed", "the critic, before the update", "[T, B]", "reward", "rollout.Rollout.value", r"V(?=\()"),
+    _s("Q_φ", "the critic of actions being updated", "learned", "the critic, now", "[T, B]", "reward", "theory.loss.Outputs.value"),
+    _s("Q", "the value of an action, by the critic", "fixed", "the critic, before the update", "[T, B]", "reward", "rollout.Rollout.action_value", r"Q(?=\()"),
     _s("R_t", "the critic's target", "fixed", "samples, and V where Ψ uses it", "[T, B]", "reward", "recipe.Recipe.prepare"),
     # ways of weighing a step
     _s("Ψ_t", "the weight of step t", "fixed", "one sample of τ ∼ {π}", "[T, B]", "reward; no unit if whitened", "recipe.Recipe.prepare"),
@@ -128,6 +130,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("φ", "parameters of the critic", "learned", "moved by the update", "—", "—", "theory.loss.Outputs", r"φ"),
     # indices
     _s("T", "steps of the rollout (rows)", "index", "the agent's n_steps", "—", "steps", "rollout.Rollout.shape", r"(?<![A-Za-z])T(?![A-Za-z])"),
+    _s("s", "any state", "index", "all of the state space", "—", "—", "rollout.Rollout.observation", r"(?<![A-Za-z])s(?![A-Za-z_])"),
     _s("t", "decision, counted in time", "index", "the episode", "—", "steps", "rollout.Rollout.time", r"(?<![A-Za-z])t'?(?![A-Za-z])"),
     _s("B", "columns of the rollout", "index", "the agent's n_envs", "—", "columns", "rollout.Rollout.shape", r"(?<![A-Za-z])B(?![A-Za-z])"),
     _s("b", "column", "index", "the agent's n_envs", "—", "columns", "rollout.Rollout.shape", r"(?<![A-Za-z])b(?![A-Za-z_])"),

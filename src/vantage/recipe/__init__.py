@@ -6,7 +6,7 @@ names return.
 """
 
 from vantage.recipe.core import Recipe
-from vantage.recipe.critic import ClippedValue, CriticLoss, ResidualTD, Squared
+from vantage.recipe.critic import ClippedValue, CriticLoss, QCritic, ResidualTD, Squared
 from vantage.recipe.objective import (
     BetaRule,
     Clip,
@@ -36,6 +36,8 @@ from vantage.recipe.presets import (
 )
 from vantage.recipe.psi import (
     GAE,
+    ActionValue,
+    Advantage,
     Baseline,
     BatchMean,
     GroupMean,
@@ -58,6 +60,7 @@ from vantage.recipe.reduction import (
     Trajectories,
 )
 from vantage.recipe.reference import Banded, Correction, KLHome, KLInLoss, KLInReward, Truncated
+from vantage.recipe.refused import REFUSED, Facts, Refusal, must_fit, refusal
 from vantage.recipe.schedule import (
     Coefficient,
     Cosine,
@@ -74,7 +77,9 @@ from vantage.recipe.schedule import (
 
 __all__ = [
     "A2C",
+    "ActionValue",
     "ActorCritic",
+    "Advantage",
     "Banded",
     "Baseline",
     "BatchMean",
@@ -89,6 +94,7 @@ __all__ = [
     "Cosine",
     "CriticLoss",
     "Exponential",
+    "Facts",
     "GAE",
     "GRPO",
     "GroupMean",
@@ -113,13 +119,16 @@ __all__ = [
     "Piecewise",
     "Proportional",
     "Psi",
+    "QCritic",
     "RECIPES",
+    "REFUSED",
     "REINFORCE",
     "RLOO",
     "Rate",
     "Ratio",
     "Recipe",
     "Reduction",
+    "Refusal",
     "ResidualTD",
     "RewardToGo",
     "Schedule",
@@ -140,7 +149,9 @@ __all__ = [
     "check",
     "everywhere",
     "in_world",
+    "must_fit",
     "optim_at",
     "positive",
+    "refusal",
     "value",
 ]

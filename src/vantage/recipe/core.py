@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vantage.recipe.critic import CriticLoss, Squared
-from vantage.recipe.objective import Clip, Objective, Penalty, TrustRegion
+from vantage.recipe.objective import Clip, Objective, Penalty
 from vantage.recipe.psi import GAE, Psi
 from vantage.recipe.reduction import Reduction, Steps
+from vantage.recipe.refused import must_fit
 from vantage.recipe.schedule import Coefficient, Schedule, at, check, check_type, check_whole, everywhere, swap
 from vantage.theory import reduce, returns
 from vantage.theory._array import namespace
@@ -80,25 +81,7 @@ class Recipe:
             "target_kl",
             "a positive KL in nats per step, such as 0.01, or None",
         )
-        check(
-            self.target_kl is None or not isinstance(self.objective, TrustRegion),
-            self,
-            "target_kl",
-            "a trust region bounds the KL itself: leave it None and set TrustRegion(delta=…)",
-        )
-        check(
-            self.objective.reuses or self.n_epochs * self.n_minibatches == 1,
-            self,
-            "objective",
-            "Ψ log π is right only for data of the policy being updated: "
-            f"with n_epochs = {self.n_epochs} and n_minibatches = {self.n_minibatches} use Ratio, Clip or Penalty",
-        )
-        check(
-            self.critic is not None or not self.psi.needs_value,
-            self,
-            "psi",
-            "it reads V(s), so it needs a critic such as Squared()",
-        )
+        must_fit(self)
 
     def at(self, progress: float, beta: float | None = None) -> "Recipe":
         """The recipe at a moment of the run: schedules become numbers, and β is the one in the training state."""
@@ -118,7 +101,8 @@ class Recipe:
             weights = reduce.whiten(weights, rollout.mask, row_weight)
         if hasattr(self.reduction, "weight"):
             row_weight = self.reduction.weight(rollout)
+        said = rollout.value if rollout.action_value is None else rollout.action_value
         return Batch(
-            log_prob=rollout.log_prob, psi=weights, target=target, value=rollout.value, reward=rollout.signal,
+            log_prob=rollout.log_prob, psi=weights, target=target, value=said, reward=rollout.signal,
             discount=rollout.discount, mask=rollout.mask, weight=row_weight,
         )  # fmt: skip

@@ -43,4 +43,18 @@ class ResidualTD:
         return critics.squared_td_error(batch.reward, value, next_value, batch.discount, residual=True)
 
 
-CriticLoss = Squared | ClippedValue | ResidualTD
+@dataclass(frozen=True, kw_only=True)
+class QCritic:
+    """(Q_φ(s_t, a_t) − R_t)²: the critic says Q of every action, and V(s) = Σ_a π(a|s) Q(s, a). Discrete actions.
+
+    With Ψ = Q or A the target is that of expected SARSA; with any other Ψ, which then reads this V, its own.
+    Theory 6.4, 6.5.
+    """
+
+    of_actions = True
+
+    def __call__(self, batch: Batch, value: Array, next_value: Array | None) -> Array:
+        return critics.squared(value, batch.target)
+
+
+CriticLoss = Squared | ClippedValue | ResidualTD | QCritic

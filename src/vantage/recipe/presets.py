@@ -8,10 +8,11 @@ from inspect import signature
 from typing import Any, Literal, ParamSpec
 
 from vantage.recipe.core import Recipe
-from vantage.recipe.critic import Squared
+from vantage.recipe.critic import QCritic, Squared
 from vantage.recipe.objective import BetaRule, Clip, Likelihood, Penalty, Ratio, Thresholds, TrustRegion
 from vantage.recipe.psi import GAE, GroupRelative, Psi, RewardToGo, TDError
 from vantage.recipe.reduction import Columns, Reduction, SequenceMean, Trajectories
+from vantage.recipe.refused import reads_action_values
 from vantage.recipe.schedule import Coefficient
 
 P = ParamSpec("P")
@@ -53,8 +54,9 @@ def in_world(recipe: Recipe, defaults: dict[str, dict[str, Any]]) -> Recipe:
 @_named
 def REINFORCE(*, psi: Psi = RewardToGo(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
     """Ψ log π once, on whole episodes: E_{τ∼π_θ}[Σ_t Ψ_t ∇log π_θ(a_t|s_t)]. Theory 5, 6.1."""
+    critic = QCritic() if reads_action_values(psi) else Squared()
     needs = dict(
-        critic=Squared() if getattr(psi, "needs_value", True) else None,
+        critic=critic if getattr(psi, "needs_value", True) else None,
         n_epochs=1,
         n_minibatches=1,
         reduction=Trajectories(),

@@ -102,6 +102,29 @@ class RewardToGo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActionValue:
+    """Ψ_t = Q(s_t, a_t), by the critic of actions. Theory 6.1(4), 6.4."""
+
+    needs_value = needs_action_value = True
+    counts_from_start = False
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        return keep(r.action_value, r.mask), keep(psi.expected_sarsa(r.signal, r.next_value, r.discount), r.mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advantage:
+    """Ψ_t = A(s_t, a_t) = Q(s_t, a_t) − V(s_t), by the critic of actions. Theory 6.1(5), 6.5."""
+
+    needs_value = needs_action_value = True
+    counts_from_start = False
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]:
+        target = psi.expected_sarsa(r.signal, r.next_value, r.discount)
+        return keep(r.action_value - r.value, r.mask), keep(target, r.mask)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TDError:
     """Ψ_t = δ_t = r_t + γV(s_{t+1}) − V(s_t). Theory 6.6."""
 
@@ -183,4 +206,4 @@ class GroupRelative:
         return psi.group_relative(gain, r.group, r.mask, self.leave_one_out, self.scale), gain
 
 
-Psi = TotalReturn | RewardToGo | TDError | KStep | GAE | GroupRelative
+Psi = TotalReturn | RewardToGo | ActionValue | Advantage | TDError | KStep | GAE | GroupRelative

@@ -24,7 +24,7 @@ class Batch:
     target: Float[Array, "*S"] | None = None
     """R_t, what the critic is drawn to."""
     value: Float[Array, "*S"] | None = None
-    """V_old(s_t)."""
+    """V_old(s_t); Q_old(s_t, a_t) of a critic of actions."""
     reward: Float[Array, "*S"] | None = None
     """The signal r_t; only the residual TD error reads it."""
     discount: Float[Array, "*S"] | None = None
@@ -48,7 +48,7 @@ class Outputs:
     kl: Float[Array, "*S"] | None = None
     """KL(π_old(·|s_t)‖π_θ(·|s_t)), exact; None: its k3 estimate."""
     value: Float[Array, "*S"] | None = None
-    """V_φ(s_t)."""
+    """V_φ(s_t); Q_φ(s_t, a_t) of a critic of actions."""
     next_value: Float[Array, "*S"] | None = None
     """V_φ(s_{t+1}); only the residual TD error reads it."""
     reference_kl: Float[Array, "*S"] | None = None

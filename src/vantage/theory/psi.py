@@ -153,13 +153,29 @@ def advantage(
 
 
 def expected_value(q: Float[Array, "*S A"], probabilities: Float[Array, "*S A"]) -> Float[Array, "*S"]:
-    """V(s) = E_{a∼π(·|s)}[Q(s, a)] = Σ_a π(a|s) Q(s, a).
+    """The value of a state from the values of all actions, under the policy's probabilities.
+
+        V(s) = Σ_a π(a|s) Q(s, a)   (= E_{a∼π(·|s)}[Q(s, a)])
 
     Shapes `[…, A]`, `[…, A]` → `[…]`. Units: reward. An action of probability 0 counts nothing, whatever its Q.
     Source: theory 6.5.
     """
     xp = namespace(q)
     return xp.sum(xp.where(probabilities > 0, probabilities * q, 0.0), axis=-1)
+
+
+def expected_sarsa(
+    reward: Float[Array, "*S"], next_value: Float[Array, "*S"], discount: Float[Array, "*S"]
+) -> Float[Array, "*S"]:
+    """The target of a critic of actions: all next actions counted by their probability, none sampled.
+
+        r_t + γ_t V(s_{t+1})
+
+    Shapes: all `*S`; `next_value` is `expected_value` of Q at the state reached, V(s) = Σ_a π(a|s) Q(s, a). Units:
+    reward. With Q = Q_π its mean given (s_t, a_t) is Q_π(s_t, a_t), and no other Q has this property. Source: van
+    Seijen et al. (2009); Sutton & Barto (2018) eq. 6.9; theory 6.4.
+    """
+    return reward + discount * next_value
 
 
 def mean_baseline(
