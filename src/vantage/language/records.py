@@ -1,4 +1,6 @@
-"""The records of the language world: prompts, completions, and both as padded sequences with one boolean mask."""
+"""The records of the language world: prompts, completions, both as padded sequences with one boolean mask, and what was
+seen of them.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from vantage.recipe.schedule import check, check_whole
+from vantage.rollout import Rollout
 from vantage.runs.config import known
 
 Tensor = torch.Tensor
@@ -69,26 +72,24 @@ class Completions:
     chosen: Bool[Tensor, "B R"] | None = None
     """Tokens that the actor sampled; None: all real ones. A tool's answer is real, but not chosen."""
 
-    @property
-    def decisions(self) -> Bool[Tensor, "B R"]:
-        """Real tokens that the actor chose."""
-        return self.mask if self.chosen is None else self.mask & self.chosen
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """Prompt and completion as the models read them: prompts left-padded to P, completions right-padded to R."""
+    """Prompt and completion as the models read them: prompts left-padded to P, completions right-padded to R.
+
+    What is real is said by the mask, never by a token's id: padding may be the end token.
+    """
 
     ids: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B L"]
     """A real token of prompt or completion."""
     prompt: int
     """P: where completions begin; L = P + R."""
+    chosen: Bool[Tensor, "B R"] | None = None
+    """Completion tokens that the actor sampled; None: all real ones. A tool's answer is real, but not chosen."""
 
-    @property
-    def response(self) -> int:
-        """R, positions of the completion."""
-        return self.ids.shape[1] - self.prompt
+    def __len__(self) -> int:
+        return self.ids.shape[0]
 
     @property
     def completion(self) -> Int[Tensor, "B R"]:
@@ -96,25 +97,57 @@ class Sequences:
         return self.ids[:, self.prompt :]
 
     @property
+    def real(self) -> Bool[Tensor, "B R"]:
+        """The completion's real tokens."""
+        return self.mask[:, self.prompt :]
+
+    @property
+    def decisions(self) -> Bool[Tensor, "B R"]:
+        """The completion's real tokens that the actor chose."""
+        return self.real if self.chosen is None else self.real & self.chosen
+
+    @property
     def positions(self) -> Int[Tensor, "B L"]:
-        """Position of each token in its own text, from 0; padding has no influence on it."""
+        """Place of each token in its own text, from 0: padding has no influence on it."""
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)
 
     def take(self, rows: Any) -> "Sequences":
         """These columns."""
-        return replace(self, ids=self.ids[rows], mask=self.mask[rows])
+        chosen = None if self.chosen is None else self.chosen[rows]
+        return replace(self, ids=self.ids[rows], mask=self.mask[rows], chosen=chosen)
 
     def trimmed(self) -> "Sequences":
         """Without the positions that are padding in every row: nothing but time is saved."""
-        before = self.mask[:, : self.prompt].any(0).long()
-        left = int(before.argmax()) if bool(before.any()) else self.prompt - 1
-        after = self.mask[:, self.prompt :].any(0).nonzero()
-        right = self.prompt + (int(after[-1]) + 1 if len(after) else 1)
-        return replace(self, ids=self.ids[:, left:right], mask=self.mask[:, left:right], prompt=self.prompt - left)
+        before, after = self.mask[:, : self.prompt].any(0), self.real.any(0).nonzero()
+        left = int(before.long().argmax()) if bool(before.any()) else self.prompt - 1
+        width = int(after[-1]) + 1 if len(after) else 1
+        right = self.prompt + width
+        chosen = None if self.chosen is None else self.chosen[:, :width]
+        return Sequences(
+            ids=self.ids[:, left:right], mask=self.mask[:, left:right], prompt=self.prompt - left, chosen=chosen
+        )
 
     def to(self, device: Any) -> "Sequences":
         """The same on another device."""
-        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device))
+        chosen = None if self.chosen is None else self.chosen.to(device)
+        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), chosen=chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """What one collection saw: the rollout, the sequences its rows stand in, and what only this world records.
+
+    Rows are completion positions, columns completions: row t of column b is the decision y_t after prompt and y_{<t}.
+    """
+
+    rollout: Rollout
+    sequences: Sequences
+    score: Float[Tensor, " B"]
+    """The reward function's number for each completion, untouched."""
+    ended: Bool[Tensor, " B"]
+    """The actor stopped by itself; False: cut at the length limit."""
+    reference_log_prob: Float[Tensor, "T B"] | None = None
+    """log π_ref(y_t|…), nats, float32, at the sampling temperature."""
 
 
 def pad_left(rows: Any, pad: int) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
@@ -126,7 +159,11 @@ def pad_left(rows: Any, pad: int) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def join(prompt_ids: Tensor, prompt_mask: Tensor, completions: Completions) -> Sequences:
+def join(prompt_ids: Int[Tensor, "B P"], prompt_mask: Bool[Tensor, "B P"], completions: Completions) -> Sequences:
     """Prompts, left-padded, and their completions as one record."""
-    ids = torch.cat([prompt_ids, completions.ids], 1)
-    return Sequences(ids=ids, mask=torch.cat([prompt_mask, completions.mask], 1), prompt=prompt_ids.shape[1])
+    return Sequences(
+        ids=torch.cat([prompt_ids, completions.ids], 1),
+        mask=torch.cat([prompt_mask, completions.mask], 1),
+        prompt=prompt_ids.shape[1],
+        chosen=completions.chosen,
+    )

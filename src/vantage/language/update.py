@@ -1,0 +1,329 @@
+"""`ppo_epochs`: the actor's and the critic's steps over one experience, by the functions that control uses too.
+
+Every sum is divided by a total of the whole minibatch, so neither micro-batches nor padding nor the number of
+processes changes a loss, a gradient or a metric.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from vantage.language import scoring
+from vantage.language.parallel import Processes
+from vantage.language.records import Experience, Sequences
+from vantage.language.roles import Roles, checkpoint_layers, scoring_mode
+from vantage.recipe import Constant, Joint, KLInLoss, Recipe, ResidualTD
+from vantage.recipe.schedule import swap
+from vantage.rollout import Rollout
+from vantage.theory import divergences, importance, reduce
+from vantage.theory._array import keep
+from vantage.theory.loss import Batch, Outputs, loss
+
+Tensor = torch.Tensor
+KL_STOP = 1.5
+"""The epochs end before a minibatch whose KL exceeds this many times `target_kl`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """How models are run: the same in scoring and update."""
+
+    temperature: float = 1.0
+    micro_batch: int = 8
+    """Completions in one forward pass."""
+    bf16: bool = False
+    """Whether matrix products are taken in bfloat16; parameters and log-probabilities stay in float32."""
+    checkpointing: bool = False
+    """Whether activations are recomputed in the backward pass."""
+    device: Any = "cpu"
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def parts(self, sequences: Sequences) -> Iterator[tuple[Any, Sequences]]:
+        """Rows, and their sequences without common padding, of like lengths so that little of it remains."""
+        order = torch.argsort(sequences.mask.sum(1), stable=True)
+        for start in range(0, len(sequences), self.micro_batch):
+            rows = order[start : start + self.micro_batch]
+            yield rows, sequences.take(rows).trimmed().to(self.device)
+
+
+@dataclass(kw_only=True)
+class Moving:
+    """The optimisers, which hold what moves: one for both networks, or one for each."""
+
+    actor: torch.optim.Optimizer
+    critic: torch.optim.Optimizer | None = None
+
+    @staticmethod
+    def of(roles: Roles, optim: Any) -> "Moving":
+        """Adam over the trainable parameters. Raises ValueError where the actor has none."""
+        actor = [p for _, p in roles.actor_parameters]
+        if not actor:
+            raise ValueError("the actor has no parameter that requires a gradient: unfreeze it, or set lora=LoRA()")
+        adam = dict(lr=1.0, eps=float(optim.eps), weight_decay=0.0)
+        critic = [p for _, p in roles.critic_parameters]
+        return Moving(
+            actor=torch.optim.AdamW(actor, **adam), critic=torch.optim.AdamW(critic, **adam) if critic else None
+        )  # fmt: skip
+
+    def step(self, optim: Any, with_actor: bool, processes: Processes) -> dict[str, float]:
+        """One step of each, by gradients clipped by their *global* norm: of everything, or of each network."""
+        groups = {"actor": self.actor} if self.critic is None else {"actor": self.actor, "critic": self.critic}
+        held = {name: [p for g in one.param_groups for p in g["params"]] for name, one in groups.items()}
+        norms = {name: processes.norm([p.grad for p in ps if p.grad is not None]) for name, ps in held.items()}
+        joint = float(np.sqrt(sum(x**2 for x in norms.values())))
+        for name, one in groups.items():
+            norm = joint if isinstance(optim, Joint) else norms[name]
+            _clip(held[name], norm, optim.max_grad_norm)
+            for group in one.param_groups:
+                group["lr"] = rate(optim, name)
+            if with_actor or name != "actor":
+                one.step()
+        return {f"train/{name}_grad_norm": x for name, x in norms.items()}
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.actor.zero_grad(set_to_none=True)
+        if self.critic is not None:
+            self.critic.zero_grad(set_to_none=True)
+
+
+def rate(optim: Any, name: str) -> float:
+    """The learning rate of a network."""
+    return float(optim.lr if isinstance(optim, Joint) else getattr(optim, f"{name}_lr"))
+
+
+def _clip(parameters: list[Any], norm: float, bound: float | None) -> None:
+    """g · min(1, bound/‖g‖)."""
+    if bound is not None and norm > bound:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.mul_(bound / norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything an update needs besides the experience and what moves."""
+
+    recipe: Recipe
+    roles: Roles
+    how: Pass
+    optim: Any
+    reference: KLInLoss | None = None
+    """The KL to the reference, where it stands in the loss."""
+    correction: Any = None
+    """How tokens of a generator that is not the trainer are weighted; None: they are not."""
+    train_actor: bool = True
+    """False while the critic warms up."""
+    processes: Processes = Processes()  # noqa: RUF009 (frozen)
+
+
+def prepare(plan: Plan, experience: Experience) -> Batch:
+    """Ψ, targets and what else the loss reads, `[T, B]`, once for all epochs."""
+    record = experience.rollout
+    batch = plan.recipe.prepare(record)
+    acted, correction = record.actor_log_prob, None
+    if plan.correction is not None and acted is not None:
+        correction = plan.correction(record.log_prob, torch.where(record.mask, acted, record.log_prob))
+    return replace(batch, reference_log_prob=experience.reference_log_prob, correction=correction)
+
+
+def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[np.ndarray, "E B"]) -> dict[str, float]:
+    """All epochs over one experience: `orders` says in which order each epoch takes the columns.
+
+    Returns metrics averaged over the minibatches; `train/first_ratio_deviation` is that of the first one.
+    """
+    recipe, sums, count, stopped = plan.recipe, {}, 0, False
+    batch = prepare(plan, experience)
+    for epoch, order in enumerate(orders):
+        if epoch and recipe.recompute_advantages and plan.roles.critic is not None:
+            experience = revalued(plan, experience)
+            batch = prepare(plan, experience)
+        for columns in np.array_split(order, recipe.n_minibatches):
+            moving.zero_grad()
+            part, sequences = _whitened(recipe, take(batch, columns)), experience.sequences.take(columns)
+            total = denominator(recipe, experience.rollout, columns)
+            says = gradients(plan, part, sequences, total)
+            metrics = {k: float(v) for k, v in measured(plan, part, says, total).items()}
+            stopped = recipe.target_kl is not None and metrics["train/approx_kl"] > KL_STOP * recipe.target_kl
+            if not count:
+                sums["train/first_ratio_deviation"] = metrics["train/ratio_deviation"]
+            if not stopped:
+                metrics |= moving.step(plan.optim, plan.train_actor, plan.processes)
+            count += 1
+            sums |= {name: sums.get(name, 0.0) + x for name, x in metrics.items()}
+            if stopped:
+                break
+        if stopped:
+            break
+    moving.zero_grad()
+    first = sums.pop("train/first_ratio_deviation")
+    return {k: v / count for k, v in sums.items()} | {
+        "train/first_ratio_deviation": first,
+        "train/minibatches": float(count),
+    }
+
+
+def _whitened(recipe: Recipe, batch: Batch) -> Batch:
+    """Ψ of a whole minibatch as the recipe wants it, so that a micro-batch needs no statistics of its own."""
+    if recipe.whiten != "minibatch":
+        return batch
+    return replace(batch, psi=reduce.whiten(batch.psi, batch.mask, batch.weight))
+
+
+def gradients(plan: Plan, batch: Batch, sequences: Sequences, total: Float[Tensor, ""]) -> Outputs:
+    """Adds the gradient of a minibatch's loss to what is to be moved, in micro-batches; returns what the networks said
+    of the whole of it, without gradients.
+
+    The actor's part of the loss is differentiated first, then the critic's: only one network's activations are held at
+    a time.
+    """
+    own = slice(plan.processes.rank, None, plan.processes.size)
+    mine, seen = take(batch, own), sequences.take(own)
+    says = {f.name: torch.zeros_like(mine.psi) for f in fields(Outputs)}
+    known = {"log_prob"}
+    recipe = swap(plan.recipe, whiten=None)
+    roles, vf_coef = plan.roles, plan.optim.vf_coef if isinstance(plan.optim, Joint) else 1.0
+    scoring_mode(roles.actor, roles.critic)
+    if plan.how.checkpointing:
+        checkpoint_layers(roles.actor)
+        checkpoint_layers(roles.critic)
+    for rows, some in plan.how.parts(seen):
+        part = _rows(mine, rows, some)
+        with plan.how.precision(), torch.set_grad_enabled(plan.train_actor):
+            outputs = actor_outputs(plan, some)
+        known |= _note(says, outputs, rows)
+        if plan.train_actor:
+            value, _ = loss(
+                recipe, part, replace(outputs, value=part.value), vf_coef=vf_coef, total=total, reference=plan.reference
+            )
+            value.backward()
+    if recipe.critic is not None:
+        for rows, some in plan.how.parts(seen):
+            part, held = _rows(mine, rows, some), Outputs(**_now(says, known, rows, some))
+            with plan.how.precision():
+                outputs = replace(held, **critic_outputs(plan, some, part))
+            known |= _note(says, outputs, rows)
+            value, _ = loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)
+            value.backward()
+    plan.processes.add_gradients([p for _, p in [*roles.actor_parameters, *roles.critic_parameters]])
+    gathered = plan.processes.interleave({name: says[name] for name in sorted(known)}, batch.psi.shape[1])
+    return Outputs(**gathered)
+
+
+def actor_outputs(plan: Plan, sequences: Sequences) -> Outputs:
+    """What the loss reads of the actor: log π, and over the whole vocabulary only what the recipe asks for."""
+    recipe, how = plan.recipe, plan.how
+    logits = scoring.response_logits(plan.roles.actor, sequences, how.temperature)
+    said: dict[str, Any] = {"log_prob": scoring.token_log_prob(logits, sequences.completion).T}
+    if recipe.ent_coef != 0:
+        said["entropy"] = divergences.categorical_entropy(_wide(logits)).T
+    if plan.reference is not None and plan.reference.estimator == "exact":
+        with plan.roles.reference() as model:
+            other = scoring.response_logits(model, sequences, how.temperature)
+        said["reference_kl"] = divergences.categorical_kl(_wide(logits), _wide(other)).T
+    return Outputs(**said)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def critic_outputs(plan: Plan, sequences: Sequences, part: Batch) -> dict[str, Any]:
+    """What the loss reads of the critic."""
+    said = scoring.values(plan.roles.critic, sequences)
+    if not isinstance(plan.recipe.critic, ResidualTD):
+        return {"value": said[:, :-1].T}
+    return {"value": said[:, :-1].T, "next_value": said[:, 1:].T}
+
+
+def measured(plan: Plan, batch: Batch, says: Outputs, total: Float[Tensor, ""]) -> dict[str, Any]:
+    """The metrics of a whole minibatch, by the loss function itself."""
+    vf_coef = plan.optim.vf_coef if isinstance(plan.optim, Joint) else 1.0
+    recipe = swap(plan.recipe, whiten=None)
+    _, metrics = loss(recipe, batch, says, vf_coef=vf_coef, total=total, reference=plan.reference)
+    ratio = importance.ratio(keep(says.log_prob, batch.mask), keep(batch.log_prob, batch.mask))
+    metrics["val/ratio"] = reduce.mean(ratio, batch.mask)
+    metrics["val/ratio_var"] = reduce.variance(ratio, batch.mask)
+    width = getattr(recipe.critic, "width", None)
+    if width is not None and says.value is not None:
+        left = (says.value - batch.value).abs() > width
+        metrics["train/value_clip_fraction"] = reduce.mean(left.to(batch.psi.dtype), batch.mask)
+    return metrics
+
+
+def denominator(recipe: Recipe, record: Rollout, columns: Any) -> Float[Tensor, ""]:
+    """The total of a minibatch; a constant one is shared by columns."""
+    part = record.map(lambda x: x[:, columns], "reward", "signal", "last", "mask", "discount", "log_prob")
+    part = replace(part, action=None, weight=None if record.weight is None else record.weight[columns])
+    total = recipe.reduction.total(part)
+    return total * len(columns) / record.shape[1] if isinstance(recipe.reduction, Constant) else total
+
+
+def take(batch: Batch, columns: Any) -> Batch:
+    """These columns of a batch."""
+    return Batch(**{f.name: _columns(getattr(batch, f.name), columns) for f in fields(Batch)})
+
+
+def _columns(x: Any, columns: Any) -> Any:
+    return None if x is None else x[:, columns]
+
+
+def _rows(batch: Batch, rows: Any, some: Sequences) -> Batch:
+    """The columns of a micro-batch, as long as its longest completion, where the models are."""
+    width = some.completion.shape[1]
+    cut = {f.name: _columns(getattr(batch, f.name), rows) for f in fields(Batch)}
+    return Batch(**{name: None if x is None else x[:width].to(some.ids.device) for name, x in cut.items()})
+
+
+def _note(says: dict[str, Tensor], outputs: Outputs, rows: Any) -> set[str]:
+    """Enter a micro-batch's outputs into the whole."""
+    found = {name: x.detach() for name, x in vars(outputs).items() if x is not None and name in says}
+    for name, x in found.items():
+        says[name][: len(x), rows] = x.to(says[name].dtype).to(says[name].device)
+    return set(found)
+
+
+def _now(says: dict[str, Tensor], known: set[str], rows: Any, some: Sequences) -> dict[str, Tensor]:
+    width = some.completion.shape[1]
+    return {name: says[name][:width, rows].to(some.ids.device) for name in known - {"value", "next_value"}}
+
+
+def revalued(plan: Plan, experience: Experience) -> Experience:
+    """The experience with the values of the present critic."""
+    from vantage.language.experience import with_values
+
+    return with_values(experience, score_values(plan.roles, plan.how, experience.sequences))
+
+
+def score_values(roles: Roles, how: Pass, sequences: Sequences) -> Float[Tensor, "B R1"]:
+    """V before each completion token and after the last one, without gradients."""
+    width = sequences.completion.shape[1] + 1
+    scored = torch.zeros(len(sequences), width)
+    scoring_mode(roles.critic)
+    with torch.no_grad(), how.precision():
+        for rows, some in how.parts(sequences):
+            said = scoring.values(roles.critic, some)
+            scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
+            scored[rows, : said.shape[1]] = said.to(scored.device)
+    return scored
+
+
+def score_log_probs(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor, "B R"]:
+    """log π of each completion token under a model, without gradients."""
+    scored = torch.zeros(sequences.completion.shape)
+    scoring_mode(model)
+    with torch.no_grad(), how.precision():
+        for rows, some in how.parts(sequences):
+            said = scoring.log_probs(model, some, how.temperature)
+            scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
+            scored[rows, : said.shape[1]] = said.to(scored.device)
+    return scored
