@@ -162,7 +162,7 @@ def test_inputs_that_differ_are_caught(monkeypatch):
     made.learn(120)
     monkeypatch.setattr("vantage.control.collect.observe", lambda moments, x: -x)
     real_score = __import__("vantage.control.update", fromlist=["score"]).score
-    monkeypatch.setattr("vantage.control.update.score", lambda m, v, o, r, a: real_score(m, v, -np.asarray(o), r, a))
+    monkeypatch.setattr("vantage.control.update.score", lambda m, v, o, *rest: real_score(m, v, -np.asarray(o), *rest))
     with pytest.raises(RuntimeError, match="policy that acted"):
         made.world.collect(made.settings.recipe)
 

@@ -6,6 +6,7 @@ use_cache()
 
 from vantage.control.agent import Agent, Evaluation, load  # noqa: E402
 from vantage.control.networks import MLP  # noqa: E402
+from vantage.control.recurrent import GRU, LSTM  # noqa: E402
 from vantage.control.settings import Settings  # noqa: E402
 
-__all__ = ["MLP", "Agent", "Evaluation", "Settings", "load"]
+__all__ = ["GRU", "LSTM", "MLP", "Agent", "Evaluation", "Settings", "load"]

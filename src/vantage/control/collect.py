@@ -40,17 +40,26 @@ class Columns:
     mask: Bool[Array, "T B"]
     time: Int[Array, "T B"]
     actor_log_prob: Float[Array, "T B"]
+    carry: Float[Array, "B C"]
+    """The state of networks that remember before row 0."""
 
 
 class Collector:
     """The environments and where they stand: everything about acting that outlives a rollout."""
 
     def __init__(
-        self, env: VectorEnv, name: str, observations: Observations, actions: Actions, seed: int, check_every: int
+        self,
+        env: VectorEnv,
+        name: str,
+        observations: Observations,
+        actions: Actions,
+        seed: int,
+        check_every: int,
+        carry: int = 0,
     ) -> None:
         self.env, self._name, self._mode = env, name, autoreset(env)
         self._observations, self._actions = observations, actions
-        self._seed, self._check_every, self._slots = seed, check_every, env.num_envs
+        self._seed, self._check_every, self._slots, self._width = seed, check_every, env.num_envs, carry
         self.episodes: deque[tuple[float, int]] = deque(maxlen=100)
         self.finished = self.truncated = 0
         self.reset(0)
@@ -61,6 +70,8 @@ class Collector:
         self.observation = recorded(self._observations, self.env, first, info)
         self._must_be_finite(self.observation[None], np.zeros((1, self._slots)), update)
         self.filler = np.zeros(self._slots, bool)
+        self._over = np.zeros(self._slots, bool)
+        self.carry = np.zeros((self._slots, self._width), np.float32)
         self.returns, self.lengths = np.zeros(self._slots), np.zeros(self._slots, np.int64)
 
     def rollout(self, actor: Actor, moments: Moments | None, rows: int, update: int, whole: bool) -> Columns:
@@ -70,7 +81,7 @@ class Collector:
         """
         if whole:
             self.reset(update)
-        rng = generator(self._seed, Stream.NOISE, update)
+        rng, carry = generator(self._seed, Stream.NOISE, update), self.carry.copy()
         chunks = [self._act(actor, moments, rows, rng, update)]
         while whole and (len(chunks) & (len(chunks) - 1) or not _closed(chunks, rows).any(axis=0).all()):
             if len(chunks) * rows > MAX_ROWS:
@@ -79,7 +90,8 @@ class Collector:
         parts = {key: np.concatenate([c[key] for c in chunks]) if whole else chunks[0][key] for key in chunks[0]}
         if whole:
             parts["mask"] &= np.cumsum(_closed(chunks, rows), axis=0) - _closed(chunks, rows) == 0
-        return Columns(**parts, time=self._count(parts["reward"], parts["done"], parts["mask"], parts["terminated"]))
+        time = self._count(parts["reward"], parts["done"], parts["mask"], parts["terminated"])
+        return Columns(**parts, time=time, carry=carry)
 
     def _act(self, actor: Actor, moments: Moments | None, rows: int, rng: Any, update: int) -> dict[str, Array]:
         """One block of rows. Only what each step needs happens inside the loop."""
@@ -96,7 +108,7 @@ class Collector:
             for t in range(rows):
                 if moments is not None:
                     seen[t] = observe(moments, raw[t])
-                out = actor.outputs(seen[t])
+                out = self._remember(actor, seen[t]) if self._width else actor.outputs(seen[t])
                 chosen = actor.sample(out, noise[t])
                 if t in checked:
                     outputs[t] = out
@@ -105,6 +117,7 @@ class Collector:
                 over = np.logical_or(terminated[t], truncated, out=done[t])
                 raw[t + 1] = recorded(self._observations, env, after, info)
                 if over.any():
+                    self.carry[over] = 0.0
                     finals += self._begin_anew(raw, t, over, info)
                 elif self.filler.any():
                     self.filler = over.copy()
@@ -112,7 +125,7 @@ class Collector:
             self._must_be_finite(raw[1 : t + 1], reward[:t], update, error)
             self._must_leave_a_choice(raw[: t + 1], mask[: t + 1], update, error)
             raise
-        self.observation = raw[-1].copy()
+        self.observation, self._over = raw[-1].copy(), done[-1]
         reached = raw[1:].copy() if finals else raw[1:]
         for row, slot, final in finals:
             reached[row, slot] = final
@@ -124,6 +137,13 @@ class Collector:
             "reward": reward, "terminated": terminated, "done": done, "mask": mask,
             "actor_log_prob": self._recorded(actor, outputs, action),
         }  # fmt: skip
+
+    def _remember(self, actor: Actor, seen: Array) -> Array:
+        """What the actor says; its state, the first part of `carry`, moves on, but for slots where nobody decides."""
+        n = actor.carry
+        outputs, state = actor.advance(seen, self.carry[:, :n])
+        self.carry[:, :n] = np.where(self.filler[:, None], self.carry[:, :n], state)
+        return outputs
 
     def _begin_anew(self, raw: Array, t: int, over: Array, info: dict[str, Any]) -> list[tuple[int, Any, Array]]:
         """After a step that ended episodes: the final observations that `raw` does not hold, and the first ones of
@@ -139,6 +159,10 @@ class Collector:
         fresh, info = self.env.reset(options={"reset_mask": over.copy()})
         raw[t + 1, over] = recorded(self._observations, self.env, fresh, info)[over]
         return finals
+
+    def carry_on(self, carry: Float[Array, "B C"], acting: int) -> None:
+        """Take over the critic's part of the state, behind the `acting` first numbers, from who scored the rollout."""
+        self.carry[:, acting:] = np.where(self._over[:, None], 0.0, carry[:, acting:])
 
     def _checked(self, rows: int, update: int) -> range:
         """The rows at which the actor's own outputs are kept: one in `check_every`, at least one."""
@@ -186,9 +210,13 @@ class Collector:
                 f"({self._observations.mask}) must be given at every step and leave an option, or the episode must end"
             ) from cause
 
+    @property
+    def _standing(self) -> tuple[str, ...]:
+        return ("observation", "filler", "returns", "lengths", *(("carry",) if self._width else ()))
+
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Where acting stands, besides the environments themselves."""
-        arrays = {name: np.array(getattr(self, name)) for name in ("observation", "filler", "returns", "lengths")}
+        arrays = {name: np.array(getattr(self, name)) for name in self._standing}
         return arrays, {"episodes": [list(episode) for episode in self.episodes]}
 
     def restore(self, arrays: dict[str, Array]) -> None:

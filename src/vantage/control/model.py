@@ -5,7 +5,8 @@ times the overhead.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vantage.control.networks import Divisible, Inputs, Network, forward, host_forward
+from vantage.control.networks import Divisible, Inputs, Network, host_forward, shares
+from vantage.control.recurrent import Memory, along, host_step, once, state_size
 from vantage.control.spaces import Actions, FlatObservations, Observations
 
 Array = Any
@@ -28,6 +30,17 @@ class Networks(eqx.Module):
     actor: Any
     log_std: Any
     critic: Any
+
+
+class Says(NamedTuple):
+    """What the networks say of rows."""
+
+    policy: Any
+    """π(·|s): a distribution with parameters `[…, A]`."""
+    value: Float[Array, "*S"] | None
+    """V(s); None without a critic."""
+    states: Float[Array, "T B C"] | None
+    """What is remembered after each row; None of networks that do not."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class Model:
     """How many parameters actor and critic share; they come first."""
     n_actor: int
     """How many are the actor's alone: with nothing shared, the first ones."""
+    carries: tuple[int, int, int] = (0, 0, 0)
+    """How many numbers trunk, actor and critic keep from row to row."""
+    sequence_length: int | None = None
+    """Rows of a training sequence of networks that remember; None: the whole rollout."""
 
     @property
     def has_critic(self) -> bool:
@@ -68,37 +85,87 @@ class Model:
         arrays = jax.tree.unflatten(dynamic, leaves)
         return eqx.combine(arrays, jax.tree.unflatten(*static)) if static[1] else arrays
 
-    def both(self, vector: Float[Array, " P"], observation: Array) -> tuple[Any, Float[Array, "*S"] | None]:
-        """π(·|s), a distribution with parameters `[…, A]`, and V(s), None without a critic, of recorded observations
-        `[…]`: what the two networks share is computed once.
+    @property
+    def carry(self) -> int:
+        """C: how many numbers the networks keep from row to row; 0 for networks that do not remember."""
+        return sum(self.carries)
+
+    @property
+    def acting_carry(self) -> int:
+        """How many of them acting needs: the first ones."""
+        return sum(self.carries[:2])
+
+    def sequence(self, rows: int) -> int:
+        """Rows of one item of a minibatch, out of a rollout of so many: L if the networks remember, else 1."""
+        return min(self.sequence_length or rows, rows) if self.carry else 1
+
+    def run(self, vector: Float[Array, " P"], observation: Array, memory: Memory | None = None) -> Says:
+        """The networks over recorded observations: `[…]`, or `[T, B, …]` from `memory` on if they remember."""
+        self._must_remember(memory)
+        networks, (shared, acting, valuing) = self.networks(vector), self._memories(memory)
+        x, *states = along(networks.trunk, self.observations.features(jnp, observation), shared)
+        outputs, state = along(networks.actor, x, acting)
+        states.append(state)
+        value = None
+        if self.has_critic:
+            value, state = along(networks.critic, x, valuing)
+            states.append(state)
+        return Says(
+            policy=self.actions.distribution(self.allowed(outputs, observation), networks.log_std),
+            value=None if value is None else value[..., 0],
+            states=None if memory is None else jnp.concatenate(states, axis=-1),
+        )
+
+    def both(
+        self, vector: Float[Array, " P"], observation: Array, memory: Memory | None = None
+    ) -> tuple[Any, Float[Array, "*S"] | None]:
+        """π(·|s) and V(s), None without a critic; what the two share is computed once."""
+        says = self.run(vector, observation, memory)
+        return says.policy, says.value
+
+    def policy(self, vector: Float[Array, " P"], observation: Array, memory: Memory | None = None) -> Any:
+        """π(·|s): a distribution with parameters `[…, A]`."""
+        return self.run(vector, observation, memory).policy
+
+    def value(
+        self, vector: Float[Array, " P"], observation: Array, states: Float[Array, "*S C"] | None = None
+    ) -> Float[Array, "*S"]:
+        """V(s) of recorded observations `[…]`: of ones that follow upon `states`, if the networks remember."""
+        self._must_remember(states)
+        networks, x = self.networks(vector), self.observations.features(jnp, observation)
+        shared, _, valuing = self._split(x[..., :0] if states is None else states)
+        return once(networks.critic, once(networks.trunk, x, shared)[0], valuing)[0][..., 0]
+
+    def advance(
+        self, vector: Float[Array, " P"], observation: Array, state: Float[Array, "B S"]
+    ) -> tuple[Any, Float[Array, "B S"]]:
+        """π(·|s) of one row of recorded observations `[B, …]`, and the state that acting goes on with, of width
+        `acting_carry`; the caller sets it to 0 where an episode ends.
         """
-        networks = self.networks(vector)
-        read = self._read(networks, observation)
-        outputs = self.allowed(forward(networks.actor, read), observation)
-        policy = self.actions.distribution(outputs, networks.log_std)
-        return policy, forward(networks.critic, read)[..., 0] if self.has_critic else None
+        networks, x = self.networks(vector), self.observations.features(jnp, observation)
+        shared, acting, _ = self._split(state)
+        x, shared = once(networks.trunk, x, shared)
+        outputs, acting = once(networks.actor, x, acting)
+        policy = self.actions.distribution(self.allowed(outputs, observation), networks.log_std)
+        return policy, jnp.concatenate([shared, acting], axis=-1)
 
-    def _read(self, networks: Networks, observation: Array) -> Array:
-        """What actor and critic read of recorded observations."""
-        features = self.observations.features(jnp, observation)
-        return features if networks.trunk is None else forward(networks.trunk, features)
+    def _must_remember(self, memory: Any) -> None:
+        if self.carry and memory is None:
+            raise ValueError("a recurrent network says nothing about observations alone: give what went before")
 
-    def policy(self, vector: Float[Array, " P"], observation: Array) -> Any:
-        """π(·|s) alone."""
-        networks = self.networks(vector)
-        outputs = forward(networks.actor, self._read(networks, observation))
-        return self.actions.distribution(self.allowed(outputs, observation), networks.log_std)
+    def _split(self, state: Array) -> tuple[Array, Array, Array]:
+        """The trunk's, the actor's and the critic's part of a state."""
+        m, n = self.carries[0], self.acting_carry
+        return state[..., :m], state[..., m:n], state[..., n:]
+
+    def _memories(self, memory: Memory | None) -> tuple[Memory | None, ...]:
+        return (None,) * 3 if memory is None else tuple(memory._replace(carry=x) for x in self._split(memory.carry))
 
     def allowed(self, outputs: Array, observation: Array) -> Array:
         """The outputs with −inf for what the recorded mask, if there is one, rules out."""
         if isinstance(self.observations, FlatObservations) and self.observations.mask:
             return self.actions.rule_out(outputs, self.observations.allowed(observation))
         return outputs
-
-    def value(self, vector: Float[Array, " P"], observation: Array) -> Float[Array, "*S"]:
-        """V(s) alone."""
-        networks = self.networks(vector)
-        return forward(networks.critic, self._read(networks, observation))[..., 0]
 
     def named(self, vector: Float[Array, " P"]) -> dict[str, Array]:
         """The parameters by name, for files."""
@@ -144,6 +211,8 @@ def build(
         structure=(structure, (fixed_structure, tuple(fixed))),
         n_trunk=_count(paths, "trunk"),
         n_actor=_count(paths, "actor", "log_std"),
+        carries=(state_size(networks.trunk), state_size(networks.actor), state_size(networks.critic)),
+        sequence_length=getattr(network, "sequence_length", None),
     )
     return model, np.concatenate([leaf.ravel() for leaf in leaves])
 
@@ -152,7 +221,7 @@ def _networks(
     inputs: Inputs, actions: Actions, network: Network, critic: bool, rng: np.random.Generator, std: float
 ) -> Networks:
     log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
-    if critic and isinstance(network, Divisible) and network.shared:
+    if critic and isinstance(network, Divisible) and shares(network):
         trunk, n = network.build_trunk(rng, inputs)
         actor, value = network.build_head(rng, n, actions.outputs, 0.01), network.build_head(rng, n, 1, 1.0)
         return Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
@@ -170,17 +239,33 @@ class Actor:
 
     def __init__(self, model: Model, vector: Float[Array, " P"]) -> None:
         networks = model.networks(vector)
-        self._model, self._forward = model, host_forward(networks.actor)
-        self._trunk = None if networks.trunk is None else host_forward(networks.trunk)
+        self._model = model
+        self._features = partial(model.observations.features, np)
         self._masked = model.observations.mask is not None
+        self._forward = None if model.carry else _composed(networks.trunk, networks.actor)
+        if model.carry:
+            self._trunk, self._actor = host_step(networks.trunk), host_step(networks.actor)
         self.log_std = networks.log_std
         self.std = None if networks.log_std is None else np.exp(networks.log_std)
 
+    @property
+    def carry(self) -> int:
+        """How many numbers it keeps from row to row."""
+        return self._model.acting_carry
+
     def outputs(self, observation: Array) -> Array:
-        """What the actor network says of recorded observations `[B, …]`."""
-        features = self._model.observations.features(np, observation)
-        says = self._forward(features if self._trunk is None else self._trunk(features))
+        """What the actor network says of recorded observations `[B, …]`. Raises ValueError for one that remembers."""
+        if self._forward is None:
+            raise ValueError("a recurrent policy says nothing about observations alone: use predict with its state")
+        says = self._forward(self._features(observation))
         return self._model.allowed(says, observation) if self._masked else says
+
+    def advance(self, observation: Array, state: Float[Array, "B S"]) -> tuple[Array, Float[Array, "B S"]]:
+        """The same from the state before, and the state after."""
+        m = self._model.carries[0]
+        x, shared = self._trunk(self._features(observation), state[:, :m])
+        says, acting = self._actor(x, state[:, m:])
+        return self._model.allowed(says, observation), np.concatenate([shared, acting], axis=-1) if m else acting
 
     def sample(self, outputs: Array, noise: Array) -> Array:
         """Actions for the given noise, as the record keeps them."""
@@ -189,3 +274,10 @@ class Actor:
     def log_prob(self, outputs: Array, action: Array) -> Array:
         """log π(a|s) as the one who acted sees it."""
         return self._model.actions.distribution(outputs, self.log_std).log_prob(action)
+
+
+def _composed(trunk: Any, actor: Any) -> Any:
+    if trunk is None:
+        return host_forward(actor)
+    first, second = host_forward(trunk), host_forward(actor)
+    return lambda x: second(first(x))

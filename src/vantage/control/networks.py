@@ -79,6 +79,11 @@ class Divisible(Network, Protocol):
         ...
 
 
+def shares(network: Any) -> bool:
+    """Whether actor and critic have something in common: the network's trunk, or what a recurrent one has before it."""
+    return isinstance(network, Divisible) and (network.shared or shares(getattr(network, "before", None)))
+
+
 class Batched(eqx.Module):
     """A module that maps batches with any leading shape itself, `[…, D]` → `[…, O]`."""
 

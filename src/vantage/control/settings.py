@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from vantage.control.environments import Backend
-from vantage.control.networks import MLP, Divisible, Network
+from vantage.control.networks import MLP, Network, shares
 from vantage.recipe import PPO, Joint, Optim, Recipe, Separate, TrustRegion, check
 from vantage.recipe.schedule import check_type, check_whole
 from vantage.runs.config import known
@@ -76,7 +76,7 @@ class Settings:
         )
 
     def _check_sharing(self) -> None:
-        if self.recipe.critic is None or not (isinstance(self.network, Divisible) and self.network.shared):
+        if self.recipe.critic is None or not shares(self.network):
             return
         check(
             not isinstance(self.recipe.objective, TrustRegion),

@@ -11,6 +11,7 @@ from vantage.control.coefficients import numbers, structure
 from vantage.control.collect import Collector, Columns
 from vantage.control.model import Actor, Model
 from vantage.control.normalise import Moments, running_returns, signal
+from vantage.control.recurrent import Memory
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
 from vantage.recipe import Clip, Penalty, Recipe, Separate, TrustRegion, at
@@ -33,7 +34,7 @@ class ControlWorld:
         self._moving = learning.start(vector)
         self._env = make_env(settings.n_envs)
         self._collector = self._collector_type(
-            self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every
+            self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every, model.carry
         )
         normalised = settings.normalise_observation and model.observations.normalisable
         self._observed = Moments.fresh(model.observations.shape) if normalised else None
@@ -79,13 +80,23 @@ class ControlWorld:
         """
         whole = recipe.critic is None or recipe.psi.counts_from_start
         columns = self._collector.rollout(self.actor, self._observed, self._settings.n_steps, self.updates, whole)
-        scored = learning.score(self._model, self._moving.vector, columns.observation, columns.reached, columns.action)
-        rollout = self._rollout(columns, scored)
+        rollout = self._scored(columns)
         self._metrics = self._rollout_metrics(columns, rollout)
         self._move_statistics(columns)
         self._reached = columns.reached
         self.steps += int(columns.mask.sum())
         return rollout
+
+    def _scored(self, columns: Columns) -> Rollout:
+        memory = None
+        if self._model.carry:
+            memory = Memory(carry=columns.carry, begins=columns.time == 0, mask=columns.mask)
+        scored = learning.score(
+            self._model, self._moving.vector, columns.observation, columns.reached, columns.action, memory
+        )
+        if memory is not None:
+            self._collector.carry_on(np.asarray(scored["carry"]), self._model.acting_carry)
+        return self._rollout(columns, scored)
 
     def _rollout(self, columns: Columns, scored: dict[str, Any]) -> Rollout:
         last = columns.done.copy()
@@ -104,16 +115,21 @@ class ControlWorld:
             next_value=scored.get("next_value"),
             policy=scored["policy"],
             actor_log_prob=columns.actor_log_prob,
+            carry=columns.carry if self._model.carry else None,
             time=columns.time,
             gamma=float(gamma),
         )
 
     def _rollout_metrics(self, columns: Columns, rollout: Rollout) -> dict[str, float]:
-        metrics = {"train/act_mismatch": mismatch(rollout)}
-        if metrics["train/act_mismatch"] > MISMATCH:
+        return self._acted(mismatch(rollout))
+
+    def _acted(self, deviation: float) -> dict[str, float]:
+        """What acting showed. Raises RuntimeError where the actor's log-probabilities deviate from the scored ones."""
+        metrics = {"train/act_mismatch": deviation}
+        if deviation > MISMATCH:
             raise RuntimeError(
                 f"the policy that acted is not the one that learns: log-probabilities differ by "
-                f"{metrics['train/act_mismatch']:.3g} (more than {MISMATCH}); its weights or inputs are stale"
+                f"{deviation:.3g} (more than {MISMATCH}); its weights or inputs are stale"
             )
         if self._collector.episodes:
             returns, lengths = zip(*self._collector.episodes, strict=True)
@@ -141,7 +157,9 @@ class ControlWorld:
         """
         optim = at(self._settings.optim, progress)
         rng = generator(self._settings.seed, Stream.MINIBATCHES, self.updates)
-        rows = learning.minibatches(rng, np.asarray(rollout.mask), recipe.n_epochs, recipe.n_minibatches)
+        recipe = learning.spared(recipe, self._settings.recipe)
+        real = learning.real_items(self._model, np.asarray(rollout.mask))
+        rows = learning.minibatches(rng, real, recipe.n_epochs, recipe.n_minibatches)
         separate, natural = isinstance(optim, Separate), {}
         if isinstance(recipe.objective, TrustRegion):
             moved, natural = trust_region.move_actor(self._model, recipe, self._moving.vector, rollout)

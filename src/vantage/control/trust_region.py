@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from vantage.control.coefficients import numbers, refill, structure
 from vantage.control.model import Model
-from vantage.control.update import outputs
+from vantage.control.update import memory_of, outputs
 from vantage.recipe import Recipe, TrustRegion
 from vantage.rollout import Rollout
 from vantage.theory import reduce
@@ -68,6 +68,7 @@ def _move(
     alone, total = ActorOnly(region, recipe.ent_coef, recipe.whiten), recipe.reduction.total(rollout)
     actor, critic = vector[: model.n_actor], vector[model.n_actor :]
     inputs = {"observation": _finite(rollout.observation, rollout.mask), "action": rollout.action}
+    inputs["memory"] = memory_of(model, rollout)
 
     def whole(part: Array) -> Array:
         return jnp.concatenate([part, critic.astype(part.dtype)])
@@ -76,7 +77,7 @@ def _move(
         return loss(alone, batch, outputs(model, recipe, whole(part), inputs), total=total)
 
     def policy(part: Array) -> Any:
-        return model.policy(whole(part), inputs["observation"])
+        return model.policy(whole(part), inputs["observation"], inputs["memory"])
 
     def divergence(old: Any) -> Product:
         return lambda part: reduce.mean(old.kl(policy(part)), batch.mask, batch.weight)

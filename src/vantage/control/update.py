@@ -1,8 +1,10 @@
 """Scoring and learning: two compiled functions of the flat parameter vector."""
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from vantage.control.coefficients import refill
 from vantage.control.model import Model
+from vantage.control.recurrent import Memory
 from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
 from vantage.rollout import Rollout
 from vantage.theory import critics, reduce
@@ -54,16 +57,32 @@ class Rates(NamedTuple):
 
 @partial(jax.jit, static_argnames=("model",))
 def score(
-    model: Model, vector: Float[Array, " P"], observation: Array, reached: Array, action: Array
+    model: Model,
+    vector: Float[Array, " P"],
+    observation: Array,
+    reached: Array,
+    action: Array,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """log π_old(a_t|s_t), the parameters of π_old(·|s_t), V(s_t) and V(s_{t+1}) of a whole rollout, by the functions
-    that `learn` differentiates.
+    that `learn` differentiates; from `memory` on, with the `carry` after the last row, if the networks remember.
+
+    V(s_{t+1}) is that of the observation reached, upon the state after row t.
     """
-    policy, value = model.both(vector, observation)
-    scored: dict[str, Any] = {"log_prob": policy.log_prob(action), "policy": policy.parameters}
+    says = model.run(vector, observation, memory)
+    scored: dict[str, Any] = {"log_prob": says.policy.log_prob(action), "policy": says.policy.parameters}
     if model.has_critic:
-        scored |= {"value": value, "next_value": model.value(vector, reached)}
+        scored |= {"value": says.value, "next_value": model.value(vector, reached, says.states)}
+    if says.states is not None:
+        scored["carry"] = says.states[-1]
     return scored
+
+
+def memory_of(model: Model, rollout: Rollout) -> Memory | None:
+    """What a recurrent policy needs to know of a rollout; None for one that does not remember."""
+    if not model.carry:
+        return None
+    return Memory(carry=rollout.carry, begins=cast(Any, rollout.time) == 0, mask=rollout.mask)
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "separate"), donate_argnames=("moving",))
@@ -78,7 +97,8 @@ def learn(
     reached: Array,
     rows: Int[Array, "E M N"],
 ) -> tuple[Moving, Metrics]:
-    """All epochs over one rollout: E epochs of M minibatches, whose N rows `rows` names (a row ≥ T·B is padding).
+    """All epochs over one rollout: E epochs of M minibatches, whose N items `rows` names: rows, or sequences of rows
+    if the networks remember (a number past the last item is padding).
 
     `plan` is the recipe with `numbers` taken out of it. Returns what moved, and metrics averaged over the minibatches.
     """
@@ -87,17 +107,23 @@ def learn(
     table = {"observation": rollout.observation, "action": rollout.action, "policy": rollout.policy}
     if isinstance(recipe.critic, ResidualTD):
         table["reached"] = reached
-    table = jax.tree.map(_flat, table)
+    memory, split = memory_of(model, rollout), partial(items, model)
+    if memory is not None:
+        table["begins"] = memory.begins
+    table, starts = jax.tree.map(split, table), _starts(model, moving.vector, rollout.observation, memory)
     total, seen = recipe.reduction.total(rollout), reduce.total_steps(rollout.reward, rollout.mask)
 
     def prepare(vector: Array) -> dict[str, Array]:
-        fresh = score(model, vector, rollout.observation, reached, rollout.action)
+        fresh = score(model, vector, rollout.observation, reached, rollout.action, memory)
         now = {name: fresh[name] for name in ("value", "next_value") if name in fresh}
-        return _flatten(recipe.prepare(replace(rollout, **now)))
+        return _fields(split, recipe.prepare(replace(rollout, **now)))
 
     def minibatch(epoch: Array, i: Array, batch: dict[str, Array], moving: Moving) -> tuple[Array, dict[str, Array]]:
         chosen = rows[epoch, i]
-        part, inputs = _rows(batch, chosen), _take(table, chosen)
+        part, inputs = _batch(model, batch, chosen), _take(model, table, chosen)
+        if starts is not None:
+            carry = _take(model, starts, chosen)[0]
+            inputs["memory"] = Memory(carry=carry, begins=inputs.pop("begins"), mask=cast(Array, part.mask))
         share = total * reduce.total_steps(part.log_prob, part.mask) / seen
 
         def value(vector: Array) -> tuple[Array, dict[str, Array]]:
@@ -123,7 +149,7 @@ def learn(
         inner = lax.while_loop(lambda s: (s[1] < rows.shape[1]) & ~s[5], step, inner)
         return number + 1, *inner[2:]
 
-    batch = _flatten(recipe.prepare(rollout))
+    batch = _fields(split, recipe.prepare(rollout))
     sums = _no_metrics(minibatch, batch, moving)
     state = (jnp.int32(0), moving, batch, sums, jnp.bool_(False))
     _, moving, _, sums, _ = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
@@ -132,19 +158,32 @@ def learn(
 
 def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
     """What `theory.loss` reads of the networks, for the given observations and actions."""
-    policy, value = model.both(vector, inputs["observation"])
+    policy, value, states = model.run(vector, inputs["observation"], inputs.get("memory"))
     try:
         entropy = policy.entropy()
     except NotImplementedError:
         entropy = None
+    if entropy is not None and isinstance(recipe.ent_coef, int):
+        entropy = lax.stop_gradient(entropy)  # see `spared`
     needs_kl = isinstance(recipe.objective, Penalty)
     return Outputs(
         log_prob=policy.log_prob(inputs["action"]),
         entropy=entropy,
         kl=model.actions.rebuild(inputs["policy"]).kl(policy) if needs_kl else None,
         value=value,
-        next_value=model.value(vector, inputs["reached"]) if "reached" in inputs else None,
+        next_value=model.value(vector, inputs["reached"], states) if "reached" in inputs else None,
     )
+
+
+def spared(recipe: Recipe, constant: Recipe) -> Recipe:
+    """The recipe of this moment; where the `constant` recipe says that ent_coef always is 0, with a 0 that is no float:
+    part of the structure, so that no gradient of the entropy is computed.
+    """
+    if constant.ent_coef != 0:
+        return recipe
+    spare = copy(recipe)
+    object.__setattr__(spare, "ent_coef", 0)
+    return spare
 
 
 def _held(model: Model, recipe: Recipe, vector: Array) -> Array:
@@ -154,22 +193,44 @@ def _held(model: Model, recipe: Recipe, vector: Array) -> Array:
     return jnp.concatenate([lax.stop_gradient(vector[: model.n_actor]), vector[model.n_actor :]])
 
 
-def _flat(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[2:])
+def items(model: Model, x: Array) -> Array:
+    """What minibatches are made of: the rows of `[T, B, …]`, `[T·B, …]`; for networks that remember sequences of L
+    rows, `[L, ⌈T/L⌉·B, …]`, the last ones filled up with zeros, which a mask reads as no decision.
+    """
+    if not model.carry:
+        return x.reshape(-1, *x.shape[2:])
+    rows, length = x.shape[0], model.sequence(x.shape[0])
+    parts = -(-rows // length)
+    x = jnp.pad(x, [(0, parts * length - rows)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(parts, length, *x.shape[1:]).swapaxes(0, 1).reshape(length, -1, *x.shape[2:])
 
 
-def _flatten(batch: Batch) -> dict[str, Array]:
-    """The fields that are there, `[T·B]`."""
-    return {name: _flat(x) for name, x in vars(batch).items() if x is not None}
+def _starts(model: Model, vector: Array, observation: Array, memory: Memory | None) -> Float[Array, "1 S C"] | None:
+    """The state at the start of each sequence, as π_old left it."""
+    if memory is None:
+        return None
+    rows = memory.mask.shape[0]
+    length, first = model.sequence(rows), memory.carry[None]
+    if length < rows:
+        states = cast(Array, model.run(vector, observation, memory).states)
+        first = jnp.concatenate([first, states[length - 1 : rows - 1 : length]])
+    return first.reshape(1, -1, model.carry)
 
 
-def _take(x: Any, rows: Int[Array, " N"]) -> Any:
-    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), x)
+def _fields(split: Callable[[Array], Array], batch: Batch) -> dict[str, Array]:
+    """The fields that are there, by items."""
+    return {name: split(x) for name, x in vars(batch).items() if x is not None}
 
 
-def _rows(batch: dict[str, Array], rows: Int[Array, " N"]) -> Batch:
-    part = _take(batch, rows)
-    part["mask"] &= rows < batch["mask"].shape[0]
+def _take(model: Model, x: Any, chosen: Int[Array, " N"]) -> Any:
+    """The chosen items, which number the last axis that all fields have in common."""
+    axis = 1 if model.carry else 0
+    return jax.tree.map(lambda leaf: jnp.take(leaf, chosen, axis=axis, mode="clip"), x)
+
+
+def _batch(model: Model, batch: dict[str, Array], chosen: Int[Array, " N"]) -> Batch:
+    part = _take(model, batch, chosen)
+    part["mask"] &= chosen < batch["mask"].shape[-1]
     return Batch(**part)
 
 
@@ -214,7 +275,8 @@ def _summary(
 ) -> Metrics:
     count, first = sums.pop("train/minibatches"), sums.pop("train/first_ratio_deviation")
     metrics = {name: x / count for name, x in sums.items()}
-    before, after = model.actions.rebuild(rollout.policy or ()), model.policy(vector, rollout.observation)
+    before = model.actions.rebuild(rollout.policy or ())
+    after = model.policy(vector, rollout.observation, memory_of(model, rollout))
     metrics |= {
         "train/minibatches": count,
         "train/first_ratio_deviation": first,
@@ -238,11 +300,17 @@ def rates(optim: Any) -> Rates:
     return Rates(optim.lr, optim.lr, optim.vf_coef, optim.max_grad_norm, optim.eps)
 
 
-def minibatches(rng: np.random.Generator, mask: Bool[Array, "T B"], epochs: int, parts: int) -> Int[Array, "E M N"]:
-    """The rows of each minibatch: real rows, permuted anew each epoch without replacement, in parts that differ by at
+def real_items(model: Model, mask: Bool[Array, "T B"]) -> Bool[Array, " S"]:
+    """Which items hold a real decision; see `items`."""
+    starts = range(0, len(mask), model.sequence(len(mask)))
+    return np.logical_or.reduceat(mask, starts, axis=0).ravel()
+
+
+def minibatches(rng: np.random.Generator, mask: Bool[Array, "*S"], epochs: int, parts: int) -> Int[Array, "E M N"]:
+    """The items of each minibatch: real ones, permuted anew each epoch without replacement, in parts that differ by at
     most one.
 
-    Shapes `[T, B]` → `[epochs, parts, ⌈T·B/parts⌉]`; what is left over is filled with T·B, which stands for padding.
+    S items → `[epochs, parts, ⌈S/parts⌉]`; what is left over is filled with S, which stands for padding.
     """
     real, n = np.flatnonzero(mask.ravel()), mask.size
     width = -(-n // parts)

@@ -80,7 +80,7 @@ def penalised(
 
 
 def with_entropy(
-    gain: Float[Array, "*S"], entropy: Float[Array, "*S"], coefficient: float | Float[Array, ""]
+    gain: Float[Array, "*S"], entropy: Float[Array, "*S"], coefficient: float | int | Float[Array, ""]
 ) -> Float[Array, "*S"]:
     """An objective with an entropy bonus.
 
