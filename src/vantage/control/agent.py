@@ -1,7 +1,7 @@
 """An agent: settings, an environment, and what was learned so far."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
 from vantage.control.jax_world import JaxWorld
 from vantage.control.model import Actor
+from vantage.control.networks import Network
 from vantage.control.normalise import Moments, observe
 from vantage.control.observations import MaskSource
 from vantage.control.play import Evaluation, Player
@@ -86,7 +87,13 @@ class Agent:
     @property
     def name(self) -> str:
         """The environment's id, or the callable's name."""
-        return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", type(self.env).__name__)
+        return environments.name(self.env)
+
+    @property
+    def backend(self) -> str:
+        """Which implementation steps the environments, for people."""
+        world = self.world
+        return environments.describe(self.env, world._env, self.settings.n_envs)
 
     @cached_property
     def world(self) -> ControlWorld:
@@ -228,24 +235,51 @@ class Agent:
         )
 
     @classmethod
-    def resume(cls, path: str | Path, env: Callable[[], Any] | None = None) -> "Agent":
-        """The agent that a checkpoint holds, ready to `learn` on as if it had never stopped."""
-        agent = load(path, env)
+    def resume(
+        cls, path: str | Path, env: Source | None = None, network: Network | None = None, recipe: Recipe | None = None
+    ) -> "Agent":
+        """The agent that a checkpoint holds, ready to `learn` on as if it had never stopped; arguments as in `load`."""
+        agent = load(path, env, network, recipe)
         agent.world  # noqa: B018 (opens the environments now, so that what is wrong with them is said here)
         return agent
 
 
-def load(path: str | Path, env: Source | None = None) -> Agent:
-    """The agent that `Agent.save` or a checkpoint wrote. `env` is needed only to train or evaluate one that was made
-    with a callable.
+def load(
+    path: str | Path, env: Source | None = None, network: Network | None = None, recipe: Recipe | None = None
+) -> Agent:
+    """The agent that `Agent.save` or a checkpoint wrote.
 
-    Raises FileNotFoundError, or ValueError for a damaged file or one that names an unknown type.
+    A file names types and never defines them, so that one from a stranger cannot run code. What it cannot name is
+    given here: `env` to train or evaluate an agent made with a callable, an MDP or an id of the form module:id;
+    `network` or `recipe` where their classes are not known to Vantage. Raises FileNotFoundError, or ValueError for a
+    damaged file, one that names an unknown type, or one whose parameters do not fit the network given.
     """
     arrays, info = files.load(path)
-    # An id of the form module:id imports that module; a file must not choose what is imported.
-    named = info["env"] if (info["env"] or "").startswith("vantage.") or ":" not in (info["env"] or "") else None
+    own = {name: x for name, x in (("network", network), ("recipe", recipe)) if x is not None}
     agent = Agent.__new__(Agent)
     seen, done = from_json(info["observations"]), from_json(info["actions"])
-    agent._set_up(env if env is not None else named, from_json(info["settings"]), seen, done)
+    agent._set_up(env if env is not None else _safe(info["env"]), _stored(info["settings"], own), seen, done)
     agent._restored = TrainState(arrays=arrays, counters=info["counters"])
+    agent._model.vector(arrays["parameters"])
     return agent
+
+
+def _safe(env_id: str | None) -> str | None:
+    """The id, unless making it would import a module of the file's choice: module:id imports that module."""
+    ours = env_id is not None and (env_id.startswith("vantage.") or environments.prefix(env_id) is not None)
+    return env_id if env_id is not None and (ours or ":" not in env_id) else None
+
+
+def _stored(written: dict[str, Any], own: dict[str, Any]) -> Settings:
+    """The settings in a file, with some given in place of what it says."""
+    strange = sorted(written.keys() - {f.name for f in fields(Settings)} - {"type"})
+    if strange:
+        raise ValueError(f"Settings has no field {strange[0]!r}: the file is from another version of the library")
+    values = dict(own)
+    for name in written.keys() - own.keys() - {"type"}:
+        try:
+            values[name] = from_json(written[name])
+        except ValueError as error:
+            remedy = f"; or give it: vt.load(path, {name}=…)" if name in ("network", "recipe") else ""
+            raise ValueError(f"{name}: {error}{remedy}") from error
+    return Settings(**values)

@@ -61,9 +61,7 @@ def jax_env(source: Source, env_kwargs: dict[str, Any], max_episode_steps: int |
 def check_backend(source: Source, backend: Backend) -> None:
     """Raise ValueError for a way of stepping that an environment does not have a choice of."""
     if backend != "auto" and (in_jit(source) or (isinstance(source, str) and prefix(source) == "envpool")):
-        raise ValueError(
-            f"backend = {backend!r}: {_name(source)} has one way of being stepped; leave backend at 'auto'"
-        )
+        raise ValueError(f"backend = {backend!r}: {name(source)} has one way of being stepped; leave backend at 'auto'")
 
 
 def make(
@@ -109,28 +107,28 @@ def _of_gymnasium(
 def _together(source: Source, make_one: Callable[[], gym.Env], slots: int, backend: Backend) -> VectorEnv:
     """Single environments, one after another or each in a process."""
     if backend == "vector":
-        raise ValueError(f"backend = 'vector': {_name(source)} has no vector implementation; choose 'sync' or 'async'")
+        raise ValueError(f"backend = 'vector': {name(source)} has no vector implementation; choose 'sync' or 'async'")
     if backend == "async":
         return AsyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP)
     return SyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def describe(source: Source, env: VectorEnv | JaxEnv, slots: int) -> str:
-    """Which implementation steps the environments, for people."""
+    """Which implementation steps the environments: one line for people."""
     copies = f"{slots} slot{'' if slots == 1 else 's'}"
     if in_jit(source):
-        return f"{_name(source)}: in JAX, acting and learning are one compiled program ({copies})"
+        return f"{name(source)}: written in JAX, so acting and learning are one compiled program ({copies})"
     if isinstance(source, str) and prefix(source) == "envpool":
         return f"{source}: EnvPool's threads ({copies})"
     if isinstance(env, AsyncVectorEnv):
-        return f"{_name(source)}: each in a process of its own ({copies})"
+        return f"{name(source)}: each in a process of its own ({copies})"
     if not isinstance(env, SyncVectorEnv):
-        made = type(env.unwrapped).__name__
-        return f"{_name(source)}: its own vector implementation {made} ({copies})"
+        made = type(getattr(env, "unwrapped", env)).__name__
+        return f"{name(source)}: its own vector implementation {made} ({copies})"
     hint = ""
     if isinstance(source, str) and slots > 1 and _in_envpool(source):
         hint = f"; envpool:{source} steps them in threads"
-    return f"{_name(source)}: Gymnasium, one after another ({copies}){hint}"
+    return f"{name(source)}: Gymnasium, one after another ({copies}){hint}"
 
 
 def _in_envpool(env_id: str) -> bool:
@@ -138,7 +136,8 @@ def _in_envpool(env_id: str) -> bool:
     return find_spec("envpool") is not None and "gymnasium.envs.mujoco" in str(gym.registry[env_id].entry_point)
 
 
-def _name(source: Source) -> str:
+def name(source: Source) -> str:
+    """What to call a source: its id, or the name of the callable or class."""
     return source if isinstance(source, str) else getattr(source, "__name__", type(source).__name__)
 
 

@@ -62,7 +62,7 @@ def advance(env: JaxEnv, key: Array, state: Any, action: Any) -> Stepped:
     steps, resets = jax.random.split(key, (2, slots))
     after, reached, reward, terminated, truncated = jax.vmap(env.step)(steps, state, action)
     terminated, truncated = terminated.astype(bool), truncated.astype(bool)
-    over = terminated | truncated
+    over = jnp.logical_or(terminated, truncated)
 
     def fresh() -> Any:
         first = jax.vmap(env.reset)(resets)

@@ -75,7 +75,11 @@ def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, g
         action = sample(model.actions, policy, noise).astype(model.actions.dtype)
         step = advance(env, key, now.state, model.actions.to_env(action))
         reached, after = record(model.observations, step.reached), record(model.observations, step.observation)
-        returns, lengths, done = now.returns + step.reward, now.lengths + 1, step.terminated | step.truncated
+        returns, lengths, done = (
+            now.returns + step.reward,
+            now.lengths + 1,
+            jnp.logical_or(step.terminated, step.truncated),
+        )
         taken = Taken(
             now.observation, reached, action, step.reward, step.terminated, done, returns, lengths,
             policy.parameters,
