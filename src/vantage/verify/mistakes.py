@@ -133,6 +133,12 @@ def n_for_n_minus_1(right):
     return mean_baseline
 
 
+@bug("best-for-mean", "vantage.theory.psi:expected_value", "6.5.v-from-q", "6.4.expected-sarsa", "6.5.gae-by-q")
+def best_for_mean(right):
+    """V(s) is taken as the best Q(s, a), as in Q-learning: the values of another policy than the one that acts."""
+    return lambda q, probabilities: compat.array_namespace(q).max(q, axis=-1)
+
+
 # ---- from rows to numbers -----------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from vantage.verify.claims import (  # noqa: I001 - the order of the theory
     weighing,
     baselines,
     values,
+    action_values,
     actor_critic,
     importance,
     advantage,
@@ -16,6 +17,7 @@ from vantage.verify.claims import (  # noqa: I001 - the order of the theory
 )
 
 __all__ = [
+    "action_values",
     "actor_critic",
     "advantage",
     "baselines",
