@@ -10,7 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("train", "eval", "play", "compare", "plot", "tune", "check", "export", "demo", "explain", "verify", "info")
+COMMANDS = (
+    "train", "eval", "play", "doctor", "report", "compare", "plot", "tune", "check", "export", "bench", "demo",
+    "explain", "verify", "info",
+)  # fmt: skip
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
 
 

@@ -17,6 +17,12 @@ PARTS = {
     "envpool": ("envpool",),
     "jaxenvs": ("brax",),
     "language": ("torch", "transformers", "peft", "accelerate", "datasets"),
+    "tune": ("optuna",),
+    "onnx": ("onnx", "onnxruntime"),
+    "wandb": ("wandb",),
+    "zoo": ("pyyaml",),
+    "video": ("moviepy",),
+    "bench": ("stable-baselines3",),
     "dev": ("pytest", "ruff", "pyright"),
 }
 """Packages by extra; `pip install 'vantage[NAME]'` adds what is missing."""
@@ -30,6 +36,10 @@ def main(argv: Sequence[str]) -> None:
     if given.get("json"):
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
+        if facts.get("last"):
+            from vantage.lab.report import ordered, readable
+
+            facts["last"] = {name: readable(name, x) for name, x in ordered(facts["last"])}
         print("\n".join(_lines(facts)))
 
 
@@ -74,7 +84,7 @@ def run(path: Path) -> dict[str, Any]:
     way_on = f"Evaluate it with vantage eval {path}."
     return {
         "run": str(path),
-        **config,
+        **{name: value for name, value in config.items() if value is not None},
         "last": rows[-1] if rows else {},
         "verdict": list(sentences(rows, goal=config.get("until"), next_step=way_on)) if rows else [],
         "findings": [str(found) for found in verdict(rows)],
@@ -97,7 +107,7 @@ def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
 
 def _choice(value: dict[str, Any]) -> Any:
     """A tagged record: one line if it is small, its fields if it is large."""
-    inner = {name: item for name, item in value.items() if name != "type"}
+    inner = {name: item for name, item in value.items() if name != "type" and item is not None}
     if any(isinstance(item, dict) for item in inner.values()):
         return inner
     text = ", ".join(f"{name} {_word(item)}" for name, item in inner.items())

@@ -1,6 +1,7 @@
 """Train an agent in a Gymnasium environment, or go on with a run."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha1
@@ -283,6 +284,7 @@ def _listening(agent: Any, folder: RunFolder, config: dict[str, Any]) -> list[Ca
     if config.get("keep_every") is not None:
         found.append(Checkpoints(agent, folder.copies, config["keep_every"]))
     if config.get("wandb") is not None:
+        os.environ.setdefault("WANDB_SILENT", "true")
         found.append(
             WandB(
                 project=config["wandb"], name=folder.path.name, dir=str(folder.path), config=config,
@@ -312,6 +314,8 @@ def finish(
     else:
         for line in told:
             live.say(out, line)
+    if config.get("wandb") is not None:
+        live.say(out, f"Weights & Biases: wandb sync {folder.path / 'wandb' / 'latest-run'}")
     out.print()
     return {
         "run": str(folder.path),

@@ -43,6 +43,22 @@ def learning_curve(rows: Sequence[Row], path: Path, *, title: str, goal: float |
     figure.savefig(path)
 
 
+def panels(rows: Sequence[Row], names: Sequence[str], file: Any, *, columns: int = 3) -> None:
+    """Draw each metric over environment steps in a small panel of its own, and save them all as one PNG."""
+    from matplotlib.figure import Figure
+
+    height = -(-len(names) // columns)
+    figure = Figure(figsize=(11.0, 2.1 * height), dpi=110, layout="constrained", facecolor="white")
+    grid = figure.subplots(height, columns, squeeze=False).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        _line(axes, rows, name, width=1.2)
+        axes.set_title(name, loc="left", fontsize=8.5, color=INK)
+        calm(axes)
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    figure.savefig(file, format="png")
+
+
 def _line(axes: Any, rows: Sequence[Row], name: str, *, width: float, sign: float = 1.0) -> None:
     points = [(row["time/total_timesteps"], sign * row[name]) for row in rows if name in row]
     if points:
