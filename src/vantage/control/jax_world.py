@@ -95,9 +95,9 @@ class JaxWorld(ControlWorld):
         deviation, sound, metrics = done.read()
         if not sound:
             collector.must_be_sound(done.taken, self.updates)
+        collector.count(done.taken)
         self._metrics = self._acted(deviation)
         rollout.become(Rollout(**done.columns))
-        collector.count(done.taken)
         self._reached = done.reached
         self._merge(done.statistics)
         return self._learned(recipe, optim, rollout, metrics)
@@ -216,6 +216,7 @@ def _score(model: Model, vector: Array, taken: Taken, log_prob: Array, scales: S
         mask=jnp.ones_like(taken.done),
         log_prob=scored["log_prob"],
         value=scored.get("value"),
+        action_value=scored.get("action_value"),
         next_value=scored.get("next_value"),
         policy=scored["policy"],
         actor_log_prob=log_prob,

@@ -16,7 +16,10 @@ from jaxtyping import Float
 
 from vantage.control.networks import Divisible, Inputs, Network, host_forward, shares
 from vantage.control.recurrent import Memory, along, host_step, once, state_size
-from vantage.control.spaces import Actions, FlatObservations, Observations
+from vantage.control.spaces import Actions, DiscreteActions, FlatObservations, Observations, StateObservations
+from vantage.recipe import Facts, Recipe, must_fit
+from vantage.theory import psi
+from vantage.theory.divergences import log_softmax
 
 Array = Any
 
@@ -39,6 +42,8 @@ class Says(NamedTuple):
     """π(·|s): a distribution with parameters `[…, A]`."""
     value: Float[Array, "*S"] | None
     """V(s); None without a critic."""
+    action_values: Float[Array, "*S A"] | None
+    """Q(s, a) of every action; None but with a critic of actions."""
     states: Float[Array, "T B C"] | None
     """What is remembered after each row; None of networks that do not."""
 
@@ -63,6 +68,8 @@ class Model:
     """How many numbers trunk, actor and critic keep from row to row."""
     sequence_length: int | None = None
     """Rows of a training sequence of networks that remember; None: the whole rollout."""
+    of_actions: bool = False
+    """Whether the critic says Q(s, a) of every action, and V(s) = Σ_a π(a|s) Q(s, a)."""
 
     @property
     def has_critic(self) -> bool:
@@ -106,15 +113,22 @@ class Model:
         x, *states = along(networks.trunk, self.observations.features(jnp, observation), shared)
         outputs, state = along(networks.actor, x, acting)
         states.append(state)
-        value = None
+        outputs, says = self.allowed(outputs, observation), None
         if self.has_critic:
-            value, state = along(networks.critic, x, valuing)
+            says, state = along(networks.critic, x, valuing)
             states.append(state)
         return Says(
-            policy=self.actions.distribution(self.allowed(outputs, observation), networks.log_std),
-            value=None if value is None else value[..., 0],
+            policy=self.actions.distribution(outputs, networks.log_std),
+            value=None if says is None else self._state_value(says, outputs),
+            action_values=says if self.of_actions else None,
             states=None if memory is None else jnp.concatenate(states, axis=-1),
         )
+
+    def _state_value(self, says: Float[Array, "*S W"], logits: Array) -> Float[Array, "*S"]:
+        """V(s) from what the critic says, V(s) itself or Q(s, a) of every action."""
+        if not self.of_actions:
+            return says[..., 0]
+        return psi.expected_value(says, jnp.exp(log_softmax(logits)))
 
     def both(
         self, vector: Float[Array, " P"], observation: Array, memory: Memory | None = None
@@ -133,8 +147,10 @@ class Model:
         """V(s) of recorded observations `[…]`: of ones that follow upon `states`, if the networks remember."""
         self._must_remember(states)
         networks, x = self.networks(vector), self.observations.features(jnp, observation)
-        shared, _, valuing = self._split(x[..., :0] if states is None else states)
-        return once(networks.critic, once(networks.trunk, x, shared)[0], valuing)[0][..., 0]
+        shared, acting, valuing = self._split(x[..., :0] if states is None else states)
+        x = once(networks.trunk, x, shared)[0]
+        logits = self.allowed(once(networks.actor, x, acting)[0], observation) if self.of_actions else None
+        return self._state_value(once(networks.critic, x, valuing)[0], logits)
 
     def advance(
         self, vector: Float[Array, " P"], observation: Array, state: Float[Array, "B S"]
@@ -183,6 +199,12 @@ class Model:
         return np.concatenate([np.ravel(named[name]) for name in self.names]).astype(np.float32)
 
 
+def must_suit(recipe: Recipe, observations: Observations, actions: Actions) -> None:
+    """Raise ValueError, with the reason, for a recipe that does not fit these spaces."""
+    numbered, finite = isinstance(observations, StateObservations), isinstance(actions, DiscreteActions)
+    must_fit(recipe, Facts(finite_actions=finite, state_numbers=numbered, groups=False))
+
+
 def build(
     observations: Observations,
     actions: Actions,
@@ -190,15 +212,17 @@ def build(
     critic: bool,
     rng: np.random.Generator,
     std: float = 1.0,
+    of_actions: bool = False,
 ) -> tuple[Model, Float[Array, " P"]]:
     """A fresh model and its parameters: actor head with gain 0.01, so that π begins near uniform; critic head with
-    gain 1; σ = `std`.
+    gain 1, of one number, or `of_actions` of one an action; σ = `std`.
 
     Raises ValueError for a σ that the actions do not have.
     """
     if std != 1.0 and not actions.stds:
         raise ValueError(f"std_init = {std}: only Box actions have a σ; leave it out")
-    networks = _networks(observations.inputs, actions, network, critic, rng, std)
+    width = 0 if not critic else actions.outputs if of_actions else 1
+    networks = _networks(observations.inputs, actions, network, width, rng, std)
     dynamic, static = eqx.partition(networks, eqx.is_inexact_array)
     paths, structure = jax.tree_util.tree_flatten_with_path(dynamic)
     fixed, fixed_structure = jax.tree.flatten(static)
@@ -213,20 +237,21 @@ def build(
         n_actor=_count(paths, "actor", "log_std"),
         carries=(state_size(networks.trunk), state_size(networks.actor), state_size(networks.critic)),
         sequence_length=getattr(network, "sequence_length", None),
+        of_actions=of_actions,
     )
     return model, np.concatenate([leaf.ravel() for leaf in leaves])
 
 
 def _networks(
-    inputs: Inputs, actions: Actions, network: Network, critic: bool, rng: np.random.Generator, std: float
+    inputs: Inputs, actions: Actions, network: Network, width: int, rng: np.random.Generator, std: float
 ) -> Networks:
     log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
-    if critic and isinstance(network, Divisible) and shares(network):
+    if width and isinstance(network, Divisible) and shares(network):
         trunk, n = network.build_trunk(rng, inputs)
-        actor, value = network.build_head(rng, n, actions.outputs, 0.01), network.build_head(rng, n, 1, 1.0)
+        actor, value = network.build_head(rng, n, actions.outputs, 0.01), network.build_head(rng, n, width, 1.0)
         return Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
     actor = network.build(rng, inputs, actions.outputs, 0.01)
-    value = network.build(rng, inputs, 1, 1.0) if critic else None
+    value = network.build(rng, inputs, width, 1.0) if width else None
     return Networks(trunk=None, actor=actor, log_std=log_std, critic=value)
 
 

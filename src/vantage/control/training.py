@@ -112,6 +112,7 @@ class ControlWorld:
             mask=columns.mask,
             log_prob=scored["log_prob"],
             value=scored.get("value"),
+            action_value=scored.get("action_value"),
             next_value=scored.get("next_value"),
             policy=scored["policy"],
             actor_log_prob=columns.actor_log_prob,

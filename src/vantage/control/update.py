@@ -19,7 +19,7 @@ from vantage.control.model import Model
 from vantage.control.recurrent import Memory
 from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
 from vantage.rollout import Rollout
-from vantage.theory import critics, reduce
+from vantage.theory import critics, psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
 
 Array = Any
@@ -73,6 +73,8 @@ def score(
     scored: dict[str, Any] = {"log_prob": says.policy.log_prob(action), "policy": says.policy.parameters}
     if model.has_critic:
         scored |= {"value": says.value, "next_value": model.value(vector, reached, says.states)}
+    if says.action_values is not None:
+        scored["action_value"] = psi.action_value(says.action_values, action)
     if says.states is not None:
         scored["carry"] = says.states[-1]
     return scored
@@ -115,7 +117,7 @@ def learn(
 
     def prepare(vector: Array) -> dict[str, Array]:
         fresh = score(model, vector, rollout.observation, reached, rollout.action, memory)
-        now = {name: fresh[name] for name in ("value", "next_value") if name in fresh}
+        now = {name: fresh[name] for name in ("value", "action_value", "next_value") if name in fresh}
         return _fields(split, recipe.prepare(replace(rollout, **now)))
 
     def minibatch(epoch: Array, i: Array, batch: dict[str, Array], moving: Moving) -> tuple[Array, dict[str, Array]]:
@@ -158,7 +160,7 @@ def learn(
 
 def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
     """What `theory.loss` reads of the networks, for the given observations and actions."""
-    policy, value, states = model.run(vector, inputs["observation"], inputs.get("memory"))
+    policy, value, actions, states = model.run(vector, inputs["observation"], inputs.get("memory"))
     try:
         entropy = policy.entropy()
     except NotImplementedError:
@@ -170,7 +172,7 @@ def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any])
         log_prob=policy.log_prob(inputs["action"]),
         entropy=entropy,
         kl=model.actions.rebuild(inputs["policy"]).kl(policy) if needs_kl else None,
-        value=value,
+        value=value if actions is None else psi.action_value(actions, inputs["action"]),
         next_value=model.value(vector, inputs["reached"], states) if "reached" in inputs else None,
     )
 
