@@ -27,7 +27,8 @@ class World(Protocol):
       `update` differentiates: log π_old, V(s_t), V(s_{t+1} *reached*). It raises, and changes no parameter, if the
       world gives a number that is not finite.
     - `update` is the only method that moves parameters, optimiser and β; it takes a rollout of this world, once.
-    - `steps` grows only in `collect`, by the real decisions (masked rows do not count); `updates` only in `update`.
+    - `steps` grows only in `collect`, by the real decisions (masked rows do not count), in the language world by whole
+      completions; `updates` only in `update`.
     - All randomness is a function of (seed, updates, t, slot) and of the environments' own state.
     - Between two updates `state()` is everything: a world made with the same settings and given it by `restore` goes on
       bit for bit. Where the environments cannot be exported (`exact()` is False), `cut()` first defines a cut: running

@@ -58,7 +58,7 @@ def log_probs(model: Any, sequences: Sequences, temperature: float) -> Float[Ten
     return torch.where(sequences.real, scored, torch.zeros_like(scored))
 
 
-def values(critic: Any, sequences: Sequences) -> Float[Tensor, "B R+1"]:
+def values(critic: Any, sequences: Sequences) -> Float[Tensor, "B R1"]:
     """V before each completion token, and after the last position: entry t is V(prompt, y_{<t}), float32."""
     says = critic(
         input_ids=sequences.ids, attention_mask=sequences.mask.long(), position_ids=sequences.positions,

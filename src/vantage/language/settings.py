@@ -55,6 +55,8 @@ class Settings:
     """Completions in one forward pass; changes memory and time, no result."""
     critic_warmup: int = 0
     """Updates in which only the critic learns."""
+    exact_kl: bool = False
+    """Whether KL(π_old‖π) is summed over the vocabulary, for which π_old's logits are kept; False: its k3 estimate."""
     correction: Correction | None = None
     """How tokens are weighted that a generator other than the trainer sampled; None: they must agree."""
     lora: LoRA | None = None

@@ -114,7 +114,9 @@ class LanguageWorld:
             sequences, scored["log_prob"], shaped, says.ended, gamma=chosen.gamma, shaping=chosen.shaping,
             values=scored.get("values"), actor_log_prob=acted, group=torch.arange(len(prompts)) // chosen.group_size,
         )  # fmt: skip
-        reference = scored.get("reference")
+        reference, logits = scored.get("reference"), scored.get("logits")
+        if logits is not None:
+            record = replace(record, policy=(logits.transpose(0, 1),))
         return Experience(
             rollout=record, sequences=sequences, score=score, ended=says.ended,
             reference_log_prob=None if reference is None else reference.T,
@@ -181,6 +183,8 @@ class LanguageWorld:
         if roles.has_reference:
             with roles.reference() as model:
                 found["reference"] = learning.score_log_probs(model, how, mine)
+        if self._settings.exact_kl:
+            found["logits"] = learning.score_logits(roles.actor, how, mine).transpose(0, 1)
         if roles.critic is not None:
             found["values"] = learning.score_values(roles, how, mine)
         parts = self._processes.gather(found)
@@ -224,8 +228,9 @@ class LanguageWorld:
         optim = optim_at(chosen.optim, progress, self._lr)
         plan = learning.Plan(
             recipe=recipe, roles=self._roles, how=self.how, optim=optim,
-            reference=swap(kl, beta=self.kl_coef) if isinstance(kl, KLInLoss) else None,
-            correction=chosen.correction, train_actor=self.updates >= chosen.critic_warmup, processes=self._processes,
+            reference=swap(kl, beta=self.kl_coef) if isinstance(kl, KLInLoss) else None, correction=chosen.correction,
+            adaptive=getattr(recipe.objective, "rule", None) is not None or adaptive(chosen.optim) is not None,
+            train_actor=self.updates >= chosen.critic_warmup, processes=self._processes,
         )  # fmt: skip
         taken = orders(chosen.seed, self.updates, recipe.n_epochs, rollout.shape[1], recipe.n_minibatches)
         seen = replace(self.experience, rollout=rollout)

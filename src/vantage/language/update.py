@@ -121,6 +121,8 @@ class Plan:
     """The KL to the reference, where it stands in the loss."""
     correction: Any = None
     """How tokens of a generator that is not the trainer are weighted; None: they are not."""
+    adaptive: bool = False
+    """Whether the KL of the whole update is wanted, because something moves by it."""
     train_actor: bool = True
     """False while the critic warms up."""
     processes: Processes = Processes()  # noqa: RUF009 (frozen)
@@ -151,7 +153,7 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
             moving.zero_grad()
             part, sequences = _whitened(recipe, take(batch, columns)), experience.sequences.take(columns)
             total = denominator(recipe, experience.rollout, columns)
-            says = gradients(plan, part, sequences, total)
+            says = gradients(plan, part, sequences, total, old_logits(experience.rollout, columns))
             metrics = {k: float(v) for k, v in measured(plan, part, says, total).items()}
             stopped = recipe.target_kl is not None and metrics["train/approx_kl"] > KL_STOP * recipe.target_kl
             if not count:
@@ -166,10 +168,26 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
             break
     moving.zero_grad()
     first = sums.pop("train/first_ratio_deviation")
-    return {k: v / count for k, v in sums.items()} | {
-        "train/first_ratio_deviation": first,
-        "train/minibatches": float(count),
-    }
+    told = {"train/first_ratio_deviation": first, "train/minibatches": float(count)}
+    if plan.adaptive:
+        told["train/kl"] = moved_by(plan, experience)
+    return {k: v / count for k, v in sums.items()} | told
+
+
+def moved_by(plan: Plan, experience: Experience) -> float:
+    """KL(π_old‖π) over the whole batch as the epochs left it, nats per decision; exact where π_old's logits were kept,
+    else by k3.
+    """
+    record, sequences = experience.rollout, experience.sequences
+    share = plan.processes.share(len(sequences))
+    mine = sequences.take(share)
+    if record.policy is None:
+        now = score_log_probs(plan.roles.actor, plan.how, mine).T
+        width = now.shape[0]
+        gap = divergences.k3(record.log_prob[:width, share], torch.where(record.mask[:, share], now, 0.0 * now))
+    else:
+        gap = divergences.categorical_kl(record.policy[0][:, share], score_logits(plan.roles.actor, plan.how, mine))
+    return float(reduce.mean(torch.cat(plan.processes.gather(gap), 1), record.mask))
 
 
 def _whitened(recipe: Recipe, batch: Batch) -> Batch:
@@ -179,7 +197,14 @@ def _whitened(recipe: Recipe, batch: Batch) -> Batch:
     return replace(batch, psi=reduce.whiten(batch.psi, batch.mask, batch.weight))
 
 
-def gradients(plan: Plan, batch: Batch, sequences: Sequences, total: Float[Tensor, ""]) -> Outputs:
+def old_logits(record: Rollout, columns: Any) -> Float[Tensor, "N R V"] | None:
+    """The logits of π_old for these columns, where they were kept."""
+    return None if record.policy is None else record.policy[0][:, columns].transpose(0, 1)
+
+
+def gradients(
+    plan: Plan, batch: Batch, sequences: Sequences, total: Float[Tensor, ""], old: Tensor | None = None
+) -> Outputs:
     """Adds the gradient of a minibatch's loss to what is to be moved, in micro-batches; returns what the networks said
     of the whole of it, without gradients.
 
@@ -199,7 +224,7 @@ def gradients(plan: Plan, batch: Batch, sequences: Sequences, total: Float[Tenso
     for rows, some in plan.how.parts(seen):
         part = _rows(mine, rows, some)
         with plan.how.precision(), torch.set_grad_enabled(plan.train_actor):
-            outputs = actor_outputs(plan, some)
+            outputs = actor_outputs(plan, some, None if old is None else old[own][rows])
         known |= _note(says, outputs, rows)
         if plan.train_actor:
             value, _ = loss(
@@ -219,13 +244,16 @@ def gradients(plan: Plan, batch: Batch, sequences: Sequences, total: Float[Tenso
     return Outputs(**gathered)
 
 
-def actor_outputs(plan: Plan, sequences: Sequences) -> Outputs:
+def actor_outputs(plan: Plan, sequences: Sequences, old: Tensor | None = None) -> Outputs:
     """What the loss reads of the actor: log π, and over the whole vocabulary only what the recipe asks for."""
     recipe, how = plan.recipe, plan.how
     logits = scoring.response_logits(plan.roles.actor, sequences, how.temperature)
     said: dict[str, Any] = {"log_prob": scoring.token_log_prob(logits, sequences.completion).T}
     if recipe.ent_coef != 0:
         said["entropy"] = divergences.categorical_entropy(_wide(logits)).T
+    if old is not None:
+        old = old[:, : logits.shape[1]].to(logits.device)
+        said["kl"] = divergences.categorical_kl(old, _wide(logits)).T
     if plan.reference is not None and plan.reference.estimator == "exact":
         with plan.roles.reference() as model:
             other = scoring.response_logits(model, sequences, how.temperature)
@@ -262,10 +290,18 @@ def measured(plan: Plan, batch: Batch, says: Outputs, total: Float[Tensor, ""]) 
 
 def denominator(recipe: Recipe, record: Rollout, columns: Any) -> Float[Tensor, ""]:
     """The total of a minibatch; a constant one is shared by columns."""
-    part = record.map(lambda x: x[:, columns], "reward", "signal", "last", "mask", "discount", "log_prob")
-    part = replace(part, action=None, weight=None if record.weight is None else record.weight[columns])
+    part = record_of(record, columns)
     total = recipe.reduction.total(part)
     return total * len(columns) / record.shape[1] if isinstance(recipe.reduction, Constant) else total
+
+
+def record_of(record: Rollout, columns: Any) -> Rollout:
+    """These columns of a rollout."""
+    held = {f.name: getattr(record, f.name) for f in fields(Rollout)}
+    for name in ("group", "weight"):
+        held[name] = None if held[name] is None else held[name][columns]
+    wide = [name for name, x in held.items() if getattr(x, "ndim", 0) == 2]
+    return Rollout(**held | {name: held[name][:, columns] for name in wide} | {"policy": None})
 
 
 def take(batch: Batch, columns: Any) -> Batch:
@@ -314,6 +350,21 @@ def score_values(roles: Roles, how: Pass, sequences: Sequences) -> Float[Tensor,
             said = scoring.values(roles.critic, some)
             scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
             scored[rows, : said.shape[1]] = said.to(scored.device)
+    return scored
+
+
+def score_logits(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor, "R B V"]:
+    """The logits of every completion position, without gradients; 0 at padding."""
+    scored: Tensor | None = None
+    scoring_mode(model)
+    with torch.no_grad(), how.precision():
+        for rows, some in how.parts(sequences):
+            said = scoring.response_logits(model, some, how.temperature).transpose(0, 1)
+            said = said.to(torch.promote_types(said.dtype, torch.float32)).cpu()
+            if scored is None:
+                scored = said.new_zeros((sequences.completion.shape[1], len(sequences), said.shape[-1]))
+            scored[: len(said), rows] = said
+    assert scored is not None
     return scored
 
 
