@@ -109,7 +109,9 @@ def _together(source: Source, make_one: Callable[[], gym.Env], slots: int, backe
     if backend == "vector":
         raise ValueError(f"backend = 'vector': {name(source)} has no vector implementation; choose 'sync' or 'async'")
     if backend == "async":
-        return AsyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP)
+        # A fork of a process in which JAX has started threads may hang for ever.
+        context = "spawn" if sys.platform == "win32" else "forkserver"
+        return AsyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP, context=context)
     return SyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP)
 
 

@@ -16,12 +16,13 @@ from vantage.control import update as learning
 from vantage.control.coefficients import numbers, structure
 from vantage.control.jax_env import JaxEnv
 from vantage.control.jax_rollout import Acting, Given, JaxCollector, Taken, act, acted_log_prob
+from vantage.control.measure import held_out
 from vantage.control.model import Model
 from vantage.control.normalise import next_return, rescale, standardise
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
 from vantage.control.training import MISMATCH, ControlWorld
-from vantage.recipe import Recipe, Separate, TrustRegion, at
+from vantage.recipe import Recipe, Separate, TrustRegion
 from vantage.rollout import Rollout
 
 Array = Any
@@ -85,11 +86,12 @@ class JaxWorld(ControlWorld):
         """
         if type(rollout) is not Pending:
             return super().update(recipe, rollout, progress)
-        optim, collector = at(self._settings.optim, progress), self._collector
+        optim, collector = self._optim(progress), self._collector
         prepared = self._drawn(recipe)
         self._moving, collector.acting, done = _iterate(
             collector.env.jax_env, self._model, structure(recipe), isinstance(optim, Separate), self._moving,
-            collector.acting, prepared.given, prepared.rows, self._scales(), numbers(recipe), learning.rates(optim),
+            collector.acting, prepared.given, prepared.rows, prepared.held, self._scales(), numbers(recipe),
+            learning.rates(optim),
         )  # fmt: skip
         self._ahead = self._draw(recipe, self.updates + 1)  # while the device computes
         deviation, sound, metrics = done.read()
@@ -116,9 +118,10 @@ class JaxWorld(ControlWorld):
         rng = generator(chosen.seed, Stream.NOISE, update)
         given = self._collector.draw(rng, chosen.n_steps, update, None)
         order = generator(chosen.seed, Stream.MINIBATCHES, update)
-        mask = np.ones((chosen.n_steps, chosen.n_envs), bool)
+        held = held_out(order, chosen.n_envs, chosen.held_columns)
+        mask = np.ones((chosen.n_steps, chosen.n_envs), bool) & (True if held is None else ~held)
         rows = learning.minibatches(order, mask, recipe.n_epochs, recipe.n_minibatches)
-        return Drawn(update, _reuse(recipe), given, rows)
+        return Drawn(update, _reuse(recipe), given, rows, held)
 
     def _scales(self) -> "Scales":
         observed, returned = self._observed, self._returned
@@ -148,6 +151,7 @@ class Drawn(NamedTuple):
     plan: tuple[int, int]
     given: Given
     rows: Array
+    held: Array | None
 
 
 class Scales(NamedTuple):
@@ -183,7 +187,7 @@ def _reuse(recipe: Recipe) -> tuple[int, int]:
 @partial(jax.jit, static_argnames=("env", "model", "plan", "separate"), donate_argnames=("moving", "acting"))
 def _iterate(
     env: JaxEnv, model: Model, plan: Recipe, separate: bool, moving: learning.Moving, acting: Acting,
-    given: Given, rows: Array, scales: Scales, values: list[Any], rates: learning.Rates,
+    given: Given, rows: Array, held: Array | None, scales: Scales, values: list[Any], rates: learning.Rates,
 ) -> tuple[learning.Moving, Acting, Done]:  # fmt: skip
     """One update from the first step to the last epoch.
 
@@ -196,7 +200,7 @@ def _iterate(
     columns, reached = lax.optimization_barrier((vars(rollout), reached))
     deviation = jnp.nanmax(jnp.abs(log_prob - rollout.log_prob), initial=0.0)
     sound = _finite(taken) & (deviation <= MISMATCH)
-    moved, metrics = learning.learn(model, plan, separate, moving, values, rates, columns, reached, rows)
+    moved, metrics = learning.learn(model, plan, separate, moving, values, rates, columns, reached, rows, held)
     moved = jax.tree.map(partial(jnp.where, sound), moved, moving)
     guards = jnp.stack([deviation, sound.astype(deviation.dtype)])
     return moved, acting, Done(columns, taken, reached, _statistics(taken, scales), metrics, guards)

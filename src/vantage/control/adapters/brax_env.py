@@ -22,20 +22,11 @@ class BraxEnv:
     name: str
     options: tuple[tuple[str, Any], ...] = ()
     max_episode_steps: int = EPISODE
+    observation_space: gym.Space = field(default=gym.Space(), compare=False, repr=False)
+    """As Gymnasium names it."""
+    action_space: gym.Space = field(default=gym.Space(), compare=False, repr=False)
+    """[−1, 1] for each actuator."""
     env: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def observation_space(self) -> gym.Space:
-        """As Gymnasium names it."""
-        sizes = self.env.observation_size
-        if isinstance(sizes, int):
-            return _box(sizes)
-        return gym.spaces.Dict({name: _box(size) for name, size in sizes.items()})
-
-    @property
-    def action_space(self) -> gym.Space:
-        """[−1, 1] for each actuator."""
-        return gym.spaces.Box(-1.0, 1.0, (self.env.action_size,), np.float32)
 
     def reset(self, key: Array) -> tuple[Any, Any]:
         """(state, s_0)."""
@@ -67,7 +58,10 @@ def make(name: str, max_episode_steps: int | None = None, **options: Any) -> Bra
         env = envs.get_environment(name, **options)
     except TypeError as error:
         raise ValueError(f"env_kwargs = {options}: brax:{name} does not take them ({error})") from error
-    return BraxEnv(name, tuple(sorted(options.items())), max_episode_steps or EPISODE, env)
+    sizes = env.observation_size
+    seen = _box(sizes) if isinstance(sizes, int) else gym.spaces.Dict({key: _box(n) for key, n in sizes.items()})
+    done = gym.spaces.Box(-1.0, 1.0, (env.action_size,), np.float32)
+    return BraxEnv(name, tuple(sorted(options.items())), max_episode_steps or EPISODE, seen, done, env)
 
 
 def _box(size: Any) -> gym.spaces.Box:

@@ -23,18 +23,11 @@ class GymnaxEnv:
     name: str
     options: tuple[tuple[str, Any], ...] = ()
     max_episode_steps: int | None = None
+    observation_space: gym.Space = field(default=gym.Space(), compare=False, repr=False)
+    """As Gymnasium names it; so is `action_space`."""
+    action_space: gym.Space = field(default=gym.Space(), compare=False, repr=False)
     env: Any = field(default=None, compare=False, repr=False)
     params: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def observation_space(self) -> gym.Space:
-        """As Gymnasium names it."""
-        return space(self.env.observation_space(self.params))
-
-    @property
-    def action_space(self) -> gym.Space:
-        """As Gymnasium names it."""
-        return space(self.env.action_space(self.params))
 
     def reset(self, key: Array) -> tuple[Any, Any]:
         """(state, s_0)."""
@@ -64,7 +57,8 @@ def make(name: str, max_episode_steps: int | None = None, **options: Any) -> Gym
         params = params.replace(**{key: x for key, x in options.items() if key not in own}, **limit)
     except TypeError as error:
         raise ValueError(f"env_kwargs = {options}: gymnax:{name} does not take them ({error})") from error
-    return GymnaxEnv(name, tuple(sorted(options.items())), max_episode_steps, env, params)
+    seen, done = space(env.observation_space(params)), space(env.action_space(params))
+    return GymnaxEnv(name, tuple(sorted(options.items())), max_episode_steps, seen, done, env, params)
 
 
 def _gymnax() -> Any:
