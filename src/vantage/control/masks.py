@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from vantage.control.actions import Actions
-from vantage.control.observations import KEY, FlatObservations, MaskSource, Observations
+from vantage.control.observations import KEY, FlatObservations, MaskSource
+from vantage.control.spaces import Observations
 
 Array = Any
 METHOD = "action_masks"

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
+from array_api_compat import is_jax_array
 from jaxtyping import Bool, Float
 
 from vantage.control.networks import Inputs
+from vantage.control.normalise import standardise
 from vantage.runs.config import known
 
 Array = Any
@@ -22,9 +25,45 @@ MaskSource = Literal["observation", "method", "info"]
 KEY = "action_mask"
 
 
+def as_array(x: Any, dtype: Any) -> Array:
+    """An array of NumPy, or of JAX where x is one, also inside a compiled program."""
+    return np.asarray(x, dtype) if isinstance(x, np.ndarray) or not is_jax_array(x) else x.astype(dtype)
+
+
+def beside(parts: list[Array]) -> Array:
+    """The last axes one after another, by NumPy, or by JAX where one part is its array."""
+    return (jnp if any(map(is_jax_array, parts)) else np).concatenate(parts, axis=-1)
+
+
+class Recorded:
+    """Records that are numbers throughout, so that running statistics are of all that is recorded."""
+
+    shape: Any
+
+    @property
+    def statistics(self) -> tuple[int, ...]:
+        """The shape of the numbers of one observation."""
+        return self.shape
+
+    def numbers(self, recorded: Array) -> Array:
+        """What running statistics are of."""
+        return recorded
+
+    def with_numbers(self, recorded: Array, numbers: Array) -> Array:
+        """The record with other numbers."""
+        return numbers
+
+
+def standardised(observations: Any, frame: tuple[Any, Any] | None, recorded: Array) -> Array:
+    """The record with its numbers standardised by a frame (shift, scale); as it is without one."""
+    if frame is None:
+        return recorded
+    return observations.with_numbers(recorded, standardise(frame, observations.numbers(recorded)))
+
+
 @known
 @dataclass(frozen=True, kw_only=True)
-class VectorObservations:
+class VectorObservations(Recorded):
     """A flat Box: `[…, D]`, as float32."""
 
     size: int
@@ -51,7 +90,7 @@ class VectorObservations:
 
     def record(self, observation: Any) -> Array:
         """What the environment gave, as the rollout keeps it."""
-        return np.asarray(observation, np.float32)
+        return as_array(observation, np.float32)
 
     def features(self, xp: Any, recorded: Array) -> Array:
         """What the network reads, `[…, D]`."""
@@ -60,7 +99,7 @@ class VectorObservations:
 
 @known
 @dataclass(frozen=True, kw_only=True)
-class StateObservations:
+class StateObservations(Recorded):
     """Discrete(n): recorded as the number of the state, from 0; the network reads it one-hot."""
 
     size: int
@@ -80,7 +119,7 @@ class StateObservations:
 
     def record(self, observation: Any) -> Array:
         """What the environment gave, counted from 0."""
-        return np.asarray(observation, np.int32) - np.int32(self.start)
+        return as_array(observation, np.int32) - np.int32(self.start)
 
     def features(self, xp: Any, recorded: Array) -> Array:
         """One-hot, `[…, n]`."""
@@ -102,7 +141,7 @@ class Numbers:
 
     def flat(self, x: Any) -> Float[Array, "*S D"]:
         """The entries in row-major order."""
-        x = np.asarray(x, np.float32)
+        x = as_array(x, np.float32)
         return x.reshape(*x.shape[: x.ndim - len(self.dims)], len(self.numeric))
 
 
@@ -125,11 +164,15 @@ class OneHot:
         each = zip(self.starts, self.sizes, strict=True)
         return np.concatenate([np.arange(start, start + n) for start, n in each])
 
+    @cached_property
+    def _places(self) -> Array:
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
     def flat(self, x: Any) -> Float[Array, "*S D"]:
         """1 at each value's place, 0 elsewhere."""
-        x = np.asarray(x)
+        x = as_array(x, np.int32)
         values = x.reshape(*x.shape[: x.ndim - len(self.dims)], len(self.sizes))
-        return (np.repeat(values, self.sizes, axis=-1) == self._labels).astype(np.float32)
+        return (values[..., self._places] == self._labels).astype(np.float32)
 
 
 @known
@@ -146,20 +189,22 @@ class Several:
         return tuple(flag for part in self.parts for flag in part.numeric)
 
     def flat(self, x: Any) -> Float[Array, "*S D"]:
-        """The parts flattened. Raises ValueError, naming it, for a part that is not there."""
+        """The parts flattened."""
+        return beside([part.flat(entry) for part, entry in self.each(x)])
+
+    def each(self, x: Any) -> list[tuple[Any, Any]]:
+        """The parts with their entries. Raises ValueError, naming it, for a part that is not there."""
         if self.names is None:
-            each = zip(self.parts, x, strict=True)
-        else:
-            missing = [name for name in self.names if name not in x]
-            if missing:
-                raise ValueError(f"the observation has no entry {missing[0]!r}: give {', '.join(self.names)}")
-            each = ((part, x[name]) for part, name in zip(self.parts, self.names, strict=True))
-        return np.concatenate([part.flat(entry) for part, entry in each], axis=-1)
+            return list(zip(self.parts, x, strict=True))
+        missing = [name for name in self.names if name not in x]
+        if missing:
+            raise ValueError(f"the observation has no entry {missing[0]!r}: give {', '.join(self.names)}")
+        return [(part, x[name]) for part, name in zip(self.parts, self.names, strict=True)]
 
 
 @known
 @dataclass(frozen=True, kw_only=True)
-class FlatObservations:
+class FlatObservations(Recorded):
     """Any other observation, recorded flat, `[…, D]`; with a mask `[…, D + M]`: 1 for each option that is allowed.
 
     `choices` are the numbers of options of the choices that the mask narrows; M is their sum.
@@ -199,14 +244,13 @@ class FlatObservations:
     def record(self, observation: Any, allowed: Array | None = None) -> Array:
         """What the environment gave, flat; the mask `allowed`, `[…, M]`, behind it, or all 1 where nobody acts."""
         flat = self.part.flat(observation)
-        if self.mask is None:
-            return flat
-        if self.mask == "observation":
-            allowed = np.asarray(observation[KEY])
-        behind = np.ones((*flat.shape[:-1], sum(self.choices)), np.float32)
-        if allowed is not None:
-            behind[...] = allowed
-        return np.concatenate([flat, behind], axis=-1)
+        return flat if self.mask is None else beside([flat, self._behind(observation, allowed, flat.shape[:-1])])
+
+    def _behind(self, observation: Any, allowed: Array | None, lead: tuple[int, ...]) -> Array:
+        """The mask, `[…, M]`, in the type of the record."""
+        given = observation[KEY] if self.mask == "observation" else 1 if allowed is None else allowed
+        given, shape = as_array(given, self.dtype), (*lead, sum(self.choices))
+        return (jnp if is_jax_array(given) else np).broadcast_to(given, shape)
 
     def features(self, xp: Any, recorded: Array) -> Array:
         """What the networks read, `[…, D]`."""
@@ -220,6 +264,3 @@ class FlatObservations:
         """Whether some choice has no option left."""
         starts = np.cumsum([0, *self.choices[:-1]])
         return ~np.logical_or.reduceat(self.allowed(recorded), starts, axis=-1).all(axis=-1)
-
-
-Observations = VectorObservations | StateObservations | FlatObservations

@@ -16,12 +16,12 @@ from vantage.control.actions import (
     MultiDiscreteActions,
     TupleActions,
 )
+from vantage.control.images import Channels, ImageObservations, PackedObservations, Picture, has_pictures, picture
 from vantage.control.observations import (
     KEY,
     FlatObservations,
     MaskSource,
     Numbers,
-    Observations,
     OneHot,
     Several,
     StateObservations,
@@ -29,31 +29,42 @@ from vantage.control.observations import (
 )
 
 __all__ = [
-    "Actions", "BoxActions", "DictActions", "DiscreteActions", "FlatObservations", "MultiBinaryActions",
-    "MultiDiscreteActions", "Observations", "StateObservations", "TupleActions", "VectorObservations", "actions",
-    "observations",
+    "Actions", "BoxActions", "DictActions", "DiscreteActions", "FlatObservations", "ImageObservations",
+    "MultiBinaryActions", "MultiDiscreteActions", "Observations", "PackedObservations", "StateObservations",
+    "TupleActions", "VectorObservations", "actions", "observations",
 ]  # fmt: skip
 
 
-def observations(space: gym.Space, mask: MaskSource | None = None, choices: tuple[int, ...] = ()) -> Observations:
-    """How a space is observed, with action masks over `choices` from `mask` recorded along.
+Observations = VectorObservations | StateObservations | FlatObservations | ImageObservations
+
+
+def observations(
+    space: gym.Space,
+    mask: MaskSource | None = None,
+    choices: tuple[int, ...] = (),
+    channels: Channels | None = None,
+) -> Observations:
+    """How a space is observed, with action masks over `choices` from `mask` recorded along; `channels` says which axis
+    of pictures holds their channels.
 
     Raises TypeError naming the space and the remedy for one that is not supported.
     """
-    if mask is not None:
-        if mask == "observation":
-            space = spaces.Dict({name: x for name, x in space.spaces.items() if name != KEY})  # type: ignore[attr-defined]
-        return FlatObservations(part=_part(space), mask=mask, choices=choices)
-    if isinstance(space, spaces.Discrete):
+    if mask == "observation":
+        space = spaces.Dict({name: x for name, x in space.spaces.items() if name != KEY})  # type: ignore[attr-defined]
+    if mask is None and isinstance(space, spaces.Discrete):
         return StateObservations(size=int(space.n), start=int(space.start))
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+    if mask is None and isinstance(space, spaces.Box) and len(space.shape) == 1:
         return VectorObservations(size=space.shape[0])
-    return FlatObservations(part=_part(space))
+    part = _part(space, channels)
+    if mask is None and isinstance(part, Picture):
+        return ImageObservations(picture=part)
+    kind = PackedObservations if has_pictures(part) else FlatObservations
+    return kind(part=part, mask=mask, choices=choices if mask else ())
 
 
-def _part(space: gym.Space) -> Numbers | OneHot | Several:
-    if isinstance(space, spaces.Box) and not _is_image(space):
-        return Numbers(dims=space.shape)
+def _part(space: gym.Space, channels: Channels | None) -> Numbers | OneHot | Several | Picture:
+    if isinstance(space, spaces.Box):
+        return picture(space, channels) or Numbers(dims=space.shape)
     if isinstance(space, spaces.MultiBinary):
         return Numbers(dims=space.shape, scaled=False)
     if isinstance(space, spaces.Discrete):
@@ -61,9 +72,9 @@ def _part(space: gym.Space) -> Numbers | OneHot | Several:
     if isinstance(space, spaces.MultiDiscrete):
         return OneHot(sizes=_ints(space.nvec), starts=_ints(space.start), dims=space.shape)
     if isinstance(space, spaces.Tuple):
-        return Several(parts=tuple(_part(x) for x in space.spaces))
+        return Several(parts=tuple(_part(x, channels) for x in space.spaces))
     if isinstance(space, spaces.Dict):
-        return Several(parts=tuple(_part(x) for x in space.spaces.values()), names=tuple(space.spaces))
+        return Several(parts=tuple(_part(x, channels) for x in space.spaces.values()), names=tuple(space.spaces))
     raise TypeError(
         f"observation space {_brief(space)} is not supported: wrap the environment in "
         "gymnasium.wrappers.FlattenObservation, so that it is a flat Box"
@@ -104,10 +115,6 @@ def _box(space: spaces.Box, squash: bool) -> BoxActions:
     if squash and not all(map(math.isfinite, low + high)):
         raise ValueError(f"squash_actions = True needs a bounded box, got {_brief(space)}: leave it False")
     return BoxActions(low=low, high=high, squash=squash, dims=None if len(space.shape) == 1 else space.shape)
-
-
-def _is_image(space: spaces.Box) -> bool:
-    return space.dtype == np.uint8 and len(space.shape) == 3
 
 
 def _ints(x: Any) -> tuple[int, ...]:
