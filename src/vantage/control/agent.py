@@ -1,7 +1,7 @@
 """An agent: settings, an environment, and what was learned so far."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vantage.control.environments import Source
 from vantage.control.jax_world import JaxWorld
 from vantage.control.model import Actor
 from vantage.control.networks import Network
-from vantage.control.normalise import Moments, observe
+from vantage.control.normalise import Moments
 from vantage.control.observations import MaskSource
 from vantage.control.play import Evaluation, Player
 from vantage.control.settings import Settings, settings
@@ -24,6 +24,7 @@ from vantage.control.streams import Stream, generator
 from vantage.control.training import ControlWorld
 from vantage.loop import Listener, Report, learn
 from vantage.recipe import Recipe
+from vantage.recipe.refused import gives_action_values
 from vantage.runs import checkpoint as files
 from vantage.runs.config import from_json, to_json
 from vantage.theory.divergences import log_softmax
@@ -55,20 +56,22 @@ class Agent:
     def __init__(self, env: Source, recipe: Recipe | None = None, **options: Any) -> None:
         chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
         environments.check_backend(env, chosen.backend)
-        one = environments.make(env, 1, chosen.env_kwargs, chosen.max_episode_steps, "sync")
+        chosen = replace(chosen, atari=environments.shown(env, chosen.atari, chosen.env_kwargs, chosen.frame_stack))
+        one = _made(env, 1, chosen, "sync")
         try:
             done = actions(one.single_action_space, chosen.squash_actions)
-            seen = observations(one.single_observation_space, masks.find(one, done), done.choices)
+            space, mask = one.single_observation_space, masks.find(one, done)
+            seen = observations(space, mask, done.choices, chosen.image_channels)
         finally:
             one.close()
         self._set_up(env, chosen, seen, done)
 
     def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
-        self.env, self.settings = env, chosen
+        self.env, self.settings = env, chosen.fitted(seen.inputs)
         rng = generator(chosen.seed, Stream.INIT)
-        self._model, self._initial = model.build(
-            seen, done, chosen.network, chosen.recipe.critic is not None, rng, chosen.std_init
-        )
+        model.must_suit(chosen.recipe, seen, done)
+        critic, of_actions = chosen.recipe.critic is not None, gives_action_values(chosen.recipe.critic)
+        self._model, self._initial = model.build(seen, done, self.settings.network, critic, rng, chosen.std_init, of_actions)
         self._restored: TrainState | None = None
         self._acts = 0
 
@@ -93,7 +96,8 @@ class Agent:
     def backend(self) -> str:
         """Which implementation steps the environments, for people."""
         world = self.world
-        return environments.describe(self.env, world._env, self.settings.n_envs)
+        shown = "" if self.settings.atari is None else f"; {self.settings.atari}"
+        return environments.describe(self.env, world._env, self.settings.n_envs) + shown
 
     @cached_property
     def world(self) -> ControlWorld:
@@ -108,8 +112,7 @@ class Agent:
 
     def _make_env(self, slots: int) -> Any:
         assert self.env is not None
-        chosen = self.settings
-        return environments.make(self.env, slots, chosen.env_kwargs, chosen.max_episode_steps, chosen.backend)
+        return _made(self.env, slots, self.settings, self.settings.backend)
 
     @property
     def steps(self) -> int:
@@ -147,8 +150,13 @@ class Agent:
         """The action for one observation or a batch of them, as the environment accepts it; sampled unless
         `deterministic`.
 
-        Raises ValueError where the agent was made for masks that are not part of the observation and gets none.
+        Raises ValueError where the agent was made for masks that are not part of the observation and gets none, and for
+        a recurrent policy, which needs its state from step to step: use `predict`.
         """
+        if self._model.carry:
+            raise ValueError(
+                "this policy remembers, and act does not: action, state = predict(observation, state, episode_start)"
+            )
         return self.predict(observation, deterministic=deterministic, action_masks=action_masks)[0]
 
     def predict(
@@ -159,14 +167,18 @@ class Agent:
         deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
-        """(action, state) in Stable-Baselines3's form; `state` is for recurrent policies and comes back as it is."""
+        """(action, state) in Stable-Baselines3's form: a recurrent policy goes on from `state`, one array `[B, S]`, or
+        None at first, and from 0 where `episode_start`; with any other `state` comes back as it is.
+        """
         rng = None if deterministic else generator(self.settings.seed, Stream.ACT, self._acts)
-        chosen = self._player.predict(observation, state, rng, action_masks)
+        chosen = self._player.predict(observation, state, episode_start, rng, action_masks)
         self._acts += rng is not None
         return chosen
 
     def action_probabilities(self, observations: Any) -> Float[Array, "*B A"]:
-        """π(a|s) for observations `[…]` as the environment gives them. Raises TypeError for actions with a density."""
+        """π(a|s) for observations `[…]` as the environment gives them. Raises TypeError for actions with a density,
+        ValueError for a recurrent policy.
+        """
         if not isinstance(self._model.actions, DiscreteActions):
             raise TypeError(f"{self.name} has actions with a density, not probabilities: use act or predict")
         return np.exp(log_softmax(self._player.outputs(self._model.observations.record(observations))))
@@ -174,11 +186,11 @@ class Agent:
     def state_values(self, observations: Any) -> Float[Array, "*B"]:
         """V_φ(s) for observations `[…]` as the environment gives them, in units of the rewards that Ψ sees.
 
-        Raises ValueError if the recipe has no critic.
+        Raises ValueError if the recipe has no critic, or if it remembers.
         """
         if not self._model.has_critic:
             raise ValueError("this agent has no critic: choose a recipe with one, such as A2C()")
-        seen = observe(self._player.moments, self._model.observations.record(observations))
+        seen = self._player.seen(self._model.observations.record(observations))
         return np.asarray(self._model.value(self._vector, seen))
 
     @property

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from vantage.control import masks
 from vantage.control.model import Actor, Model
-from vantage.control.normalise import Moments, observe
-from vantage.control.observations import FlatObservations
+from vantage.control.normalise import Moments
+from vantage.control.observations import FlatObservations, standardised
 from vantage.control.streams import Stream, generator, reset_seed
 
 Array = Any
@@ -47,9 +48,12 @@ class Player:
     moments: Moments | None
 
     def predict(
-        self, observation: Any, state: Any, rng: np.random.Generator | None, action_masks: Any
+        self, observation: Any, state: Any, episode_start: Any, rng: np.random.Generator | None, action_masks: Any
     ) -> tuple[Any, Any]:
-        """(action, state) for one observation or a batch: sampled with `rng`, the most probable action without."""
+        """(action, state) for one observation or a batch: sampled with `rng`, the most probable action without.
+
+        A policy that remembers goes on from `state`, None at first; 0 where `episode_start`. Any other hands it back.
+        """
         space, observations = self.model.actions, self.model.observations
         seen = self.recorded(observation, action_masks)
         single = seen.ndim == len(observations.shape)
@@ -58,7 +62,10 @@ class Player:
             raise ValueError(
                 f"observation has shape {np.shape(observation)}: give one of shape {observations.shape}, or a batch"
             )
-        action = space.to_env(self.choose(batch, rng))
+        if self.actor.carry:
+            state = self._standing(state, episode_start, len(batch))
+        action, state = self.choose(batch, state, rng)
+        action = space.to_env(action)
         return (jax.tree.map(lambda x: x[0], action) if single else action), state
 
     def recorded(self, observation: Any, action_masks: Any) -> Array:
@@ -76,16 +83,37 @@ class Player:
             raise ValueError("action_masks leaves no action: at least one option of each choice must be allowed")
         return recorded
 
-    def outputs(self, batch: Array) -> Array:
-        """What the actor network says of recorded observations `[B, …]`."""
-        return self.actor.outputs(observe(self.moments, batch))
+    def _standing(self, state: Any, episode_start: Any, columns: int) -> Float[Array, "B S"]:
+        wanted = (columns, self.actor.carry)
+        if state is None:
+            return np.zeros(wanted, np.float32)
+        if np.shape(state) != wanted:
+            raise ValueError(
+                f"state has shape {np.shape(state)}, not {wanted}: give what predict returned for these observations, "
+                "or None at the start"
+            )
+        begins = np.zeros(columns, bool) if episode_start is None else np.asarray(episode_start, bool)
+        return np.where(begins.reshape(-1, 1), np.float32(0.0), state)
 
-    def choose(self, batch: Array, rng: np.random.Generator | None) -> Array:
-        """Actions for recorded observations `[B, …]`: sampled with `rng`, or the most probable ones without."""
-        outputs = self.outputs(batch)
+    def outputs(self, batch: Array) -> Array:
+        """What the actor network says of recorded observations `[B, …]`. Raises ValueError for one that remembers."""
+        return self.actor.outputs(self.seen(batch))
+
+    def seen(self, batch: Array) -> Array:
+        """Recorded observations as the networks get them."""
+        return standardised(self.model.observations, None if self.moments is None else self.moments.frame, batch)
+
+    def choose(self, batch: Array, state: Any, rng: np.random.Generator | None) -> tuple[Array, Any]:
+        """Actions for recorded observations `[B, …]`, sampled with `rng`, or the most probable ones without; and the
+        state after them, of a policy that remembers.
+        """
+        if self.actor.carry:
+            outputs, state = self.actor.advance(self.seen(batch), state)
+        else:
+            outputs = self.outputs(batch)
         if rng is None:
-            return self.model.actions.mode(outputs)
-        return self.actor.sample(outputs, self.model.actions.noise(rng, (len(batch),)))
+            return self.model.actions.mode(outputs), state
+        return self.actor.sample(outputs, self.model.actions.noise(rng, (len(batch),))), state
 
     def evaluate(self, env: Any, name: str, deterministic: bool, seed: int) -> Evaluation:
         """One whole episode in each slot of a vector environment. Raises ValueError where one does not end."""
@@ -93,8 +121,9 @@ class Player:
         returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
         running = np.ones(env.num_envs, bool)
         rng = None if deterministic else generator(seed, Stream.EVALUATE)
+        state = np.zeros((env.num_envs, self.actor.carry), np.float32)
         while running.any():
-            chosen = self.choose(masks.recorded(self.model.observations, env, observation, info), rng)
+            chosen, state = self.choose(masks.recorded(self.model.observations, env, observation, info), state, rng)
             observation, reward, terminated, truncated, info = env.step(self.model.actions.to_env(chosen))
             returns += np.where(running, reward, 0.0)
             lengths += running

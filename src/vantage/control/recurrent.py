@@ -185,8 +185,8 @@ def state_size(module: Any) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Remembering:
-    """The settings that LSTM and GRU have in common."""
+class Remembering:
+    """What LSTM and GRU have in common."""
 
     hidden: int = 256
     """H, units of each recurrent layer."""
@@ -207,9 +207,9 @@ class _Remembering:
         check_whole(self, "hidden", "layers")
         check(self.hidden >= 1, self, "hidden", "at least one unit")
         check(self.layers >= 1, self, "layers", "at least one layer")
-        plain = isinstance(self.before, Divisible) and not isinstance(self.before, _Remembering)
+        plain = isinstance(self.before, Divisible) and not isinstance(self.before, Remembering)
         check_type(self.before is None or plain, self, "before", "MLP(hidden=…), a CNN or None")
-        plain = isinstance(self.after, Network) and not isinstance(self.after, _Remembering)
+        plain = isinstance(self.after, Network) and not isinstance(self.after, Remembering)
         check_type(plain, self, "after", "a network such as MLP()")
         fits = self.sequence_length is None or (isinstance(self.sequence_length, int) and self.sequence_length >= 1)
         check(fits, self, "sequence_length", "at least one row, or None for the whole rollout")
@@ -245,11 +245,11 @@ class _Remembering:
 
 @known
 @dataclass(frozen=True, kw_only=True)
-class LSTM(_Remembering):
+class LSTM(Remembering):
     """Long short-term memory, for environments that show only a part of their state."""
 
 
 @known
 @dataclass(frozen=True, kw_only=True)
-class GRU(_Remembering):
+class GRU(Remembering):
     """Gated recurrent units: three quarters of an LSTM's parameters, and half its state."""
