@@ -58,6 +58,7 @@ class Collector:
         carry: int = 0,
     ) -> None:
         self.env, self._name, self._mode = env, name, autoreset(env)
+        self.step = env.step  # an attribute, so that who listens to steps can stand before it
         self._observations, self._actions = observations, actions
         self._seed, self._check_every, self._slots, self._width = seed, check_every, env.num_envs, carry
         self.episodes: deque[tuple[float, int]] = deque(maxlen=100)
@@ -113,7 +114,7 @@ class Collector:
                 if t in checked:
                     outputs[t] = out
                 action[t], mask[t] = chosen, ~self.filler
-                after, reward[t], terminated[t], truncated, info = env.step(actions.to_env(chosen))
+                after, reward[t], terminated[t], truncated, info = self.step(actions.to_env(chosen))
                 over = np.logical_or(terminated[t], truncated, out=done[t])
                 raw[t + 1] = recorded(self._observations, env, after, info)
                 if over.any():

@@ -71,6 +71,16 @@ class ControlWorld:
             self._actor = Actor(self._model, self.vector)
         return self._actor
 
+    def seams(self) -> dict[str, list[tuple[Any, str]]]:
+        """The calls that a profile and listeners to steps take hold of, by part; none inside one compiled program."""
+        if type(self._collector)._act is not Collector._act:
+            return {}
+        return {
+            "step": [(self._collector, "step")],
+            "act": [(Actor, "outputs"), (Actor, "advance"), (Actor, "sample")],
+            "score": [(learning, "score")],
+        }
+
     # ---- collect ----
 
     def collect(self, recipe: Recipe) -> Rollout:
