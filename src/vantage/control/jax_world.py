@@ -18,7 +18,9 @@ from vantage.control.jax_env import JaxEnv
 from vantage.control.jax_rollout import Acting, Given, JaxCollector, Taken, act, acted_log_prob
 from vantage.control.measure import held_out
 from vantage.control.model import Model
-from vantage.control.normalise import next_return, rescale, standardise
+from vantage.control.normalise import next_return, rescale
+from vantage.control.observations import standardised
+from vantage.control.recurrent import Memory
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
 from vantage.control.training import MISMATCH, ControlWorld
@@ -193,23 +195,37 @@ def _iterate(
 
     What acting saw is fixed before learning reads it, so the numbers are those of the two parts compiled alone.
     """
-    given = given._replace(frame=scales.frame)
+    given, before = given._replace(frame=scales.frame), acting.carry
     acting, taken = act(env, model, moving.vector, acting, given)
     log_prob = acted_log_prob(model, taken, given)
-    rollout, reached = _score(model, moving.vector, taken, log_prob, scales)
+    rollout, reached, carry = _score(model, moving.vector, taken, log_prob, scales, before)
     columns, reached = lax.optimization_barrier((vars(rollout), reached))
     deviation = jnp.nanmax(jnp.abs(log_prob - rollout.log_prob), initial=0.0)
     sound = _finite(taken) & (deviation <= MISMATCH)
     moved, metrics = learning.learn(model, plan, separate, moving, values, rates, columns, reached, rows, held)
     moved = jax.tree.map(partial(jnp.where, sound), moved, moving)
     guards = jnp.stack([deviation, sound.astype(deviation.dtype)])
-    return moved, acting, Done(columns, taken, reached, _statistics(taken, scales), metrics, guards)
+    acting = acting._replace(carry=_carried(model, acting.carry, carry, taken.done[-1]))
+    statistics = _statistics(model, taken, scales)
+    return moved, acting, Done(columns, taken, reached, statistics, metrics, guards)
 
 
-def _score(model: Model, vector: Array, taken: Taken, log_prob: Array, scales: Scales) -> tuple[Rollout, Array]:
-    """The record of what acting saw, scored in one batch; and s_{t+1} as it was reached."""
-    seen, reached = (standardise(scales.frame, x) for x in (taken.raw, taken.reached))
-    scored = learning.score(model, vector, seen, reached, taken.action)
+def _carried(model: Model, acted: Array, scored: Array | None, over: Array) -> Array:
+    """What goes on into the next rollout: the critic's part comes from who scored this one."""
+    if scored is None:
+        return acted
+    n = model.acting_carry
+    return acted.at[:, n:].set(jnp.where(over[:, None], 0.0, scored[:, n:]))
+
+
+def _score(
+    model: Model, vector: Array, taken: Taken, log_prob: Array, scales: Scales, carry: Array
+) -> tuple[Rollout, Array, Array | None]:
+    """The record of what acting saw, scored in one batch; s_{t+1} as it was reached; what is remembered at the end."""
+    seen, reached = (standardised(model.observations, scales.frame, x) for x in (taken.raw, taken.reached))
+    mask, time = jnp.ones_like(taken.done), taken.lengths - 1
+    memory = Memory(carry=carry, begins=time == 0, mask=mask) if model.carry else None
+    scored = learning.score(model, vector, seen, reached, taken.action, memory)
     return Rollout(
         observation=seen,
         action=taken.action,
@@ -217,16 +233,17 @@ def _score(model: Model, vector: Array, taken: Taken, log_prob: Array, scales: S
         signal=rescale(scales.reward, taken.reward),
         discount=jnp.where(taken.terminated, 0.0, scales.gamma),
         last=taken.done.at[-1].set(True),
-        mask=jnp.ones_like(taken.done),
+        mask=mask,
         log_prob=scored["log_prob"],
         value=scored.get("value"),
         action_value=scored.get("action_value"),
         next_value=scored.get("next_value"),
         policy=scored["policy"],
         actor_log_prob=log_prob,
-        time=taken.lengths - 1,
+        carry=carry if model.carry else None,
+        time=time,
         gamma=scales.gamma,
-    ), reached
+    ), reached, scored.get("carry")  # fmt: skip
 
 
 def _finite(taken: Taken) -> Array:
@@ -234,11 +251,12 @@ def _finite(taken: Taken) -> Array:
     return jnp.stack([jnp.isfinite(x).all() for x in given]).all()
 
 
-def _statistics(taken: Taken, scales: Scales) -> dict[str, Any]:
+def _statistics(model: Model, taken: Taken, scales: Scales) -> dict[str, Any]:
     """Mean and variance of what the normalisers are to see, and the discounted returns to go on from."""
     found = {}
     if scales.frame is not None:
-        found["observation"] = taken.raw.mean(axis=(0, 1)), taken.raw.var(axis=(0, 1))
+        numbers = model.observations.numbers(taken.raw)
+        found["observation"] = numbers.mean(axis=(0, 1)), numbers.var(axis=(0, 1))
     if scales.reward is not None:
 
         def row(carry: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -9,12 +9,13 @@ from vantage.control import snapshot, trust_region
 from vantage.control import update as learning
 from vantage.control.coefficients import numbers, structure
 from vantage.control.collect import Collector, Columns
+from vantage.control.measure import held_out
 from vantage.control.model import Actor, Model
 from vantage.control.normalise import Moments, running_returns, signal
 from vantage.control.recurrent import Memory
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
-from vantage.recipe import Clip, Penalty, Recipe, Separate, TrustRegion, at
+from vantage.recipe import Clip, Penalty, Recipe, Separate, TrustRegion, adaptive, at, optim_at
 from vantage.rollout import Rollout
 from vantage.theory.reduce import total_trajectories
 from vantage.world import TrainState
@@ -36,12 +37,15 @@ class ControlWorld:
         self._collector = self._collector_type(
             self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every, model.carry
         )
+        self._collector.life_ends = settings.atari is not None and settings.atari.life_ends
         normalised = settings.normalise_observation and model.observations.normalisable
-        self._observed = Moments.fresh(model.observations.shape) if normalised else None
+        self._observed = Moments.fresh(model.observations.statistics) if normalised else None
         self._returned = Moments.fresh(()) if settings.normalise_reward else None
         self._discounted = np.zeros(settings.n_envs)
         objective = settings.recipe.objective
-        self.beta: float | None = float(objective.beta) if isinstance(objective, Penalty) else None
+        self.beta: float | None = at(objective, 0.0).beta if isinstance(objective, Penalty) else None
+        self._rule = adaptive(settings.optim)
+        self.lr = None if self._rule is None else self._rule.start
         self.steps = self.updates = 0
         self._epochs, self._exact = 0, None
         self._metrics: dict[str, float] = {}
@@ -116,7 +120,7 @@ class ControlWorld:
             observation=columns.observation,
             action=columns.action,
             reward=columns.reward.astype(np.float32),
-            signal=signal(self._returned, columns.reward),
+            signal=signal(self._returned, self._signed(columns.reward)),
             discount=np.where(columns.terminated, np.float32(0.0), gamma),
             last=last,
             mask=columns.mask,
@@ -130,6 +134,11 @@ class ControlWorld:
             time=columns.time,
             gamma=float(gamma),
         )
+
+    def _signed(self, reward: Array) -> Array:
+        """Rewards as Ψ reads them before they are scaled: of Atari games their signs."""
+        atari = self._settings.atari
+        return reward if atari is None or not atari.clip_rewards else np.sign(reward)
 
     def _rollout_metrics(self, columns: Columns, rollout: Rollout) -> dict[str, float]:
         return self._acted(mismatch(rollout))
@@ -152,11 +161,11 @@ class ControlWorld:
     def _move_statistics(self, columns: Columns) -> None:
         """Normalisers see this rollout only now; the next one is the first to be normalised with it."""
         if self._observed is not None:
-            moved = self._observed.moved(columns.raw[columns.mask])
+            moved = self._observed.moved(self._model.observations.numbers(columns.raw[columns.mask]))
             self._observed = moved.only(self._model.observations.numeric)
         if self._returned is not None:
             returns, self._discounted = running_returns(
-                columns.reward, columns.done, columns.mask, self._settings.gamma, self._discounted
+                self._signed(columns.reward), columns.done, columns.mask, self._settings.gamma, self._discounted
             )
             self._returned = self._returned.moved(returns[columns.mask])
 
@@ -166,26 +175,35 @@ class ControlWorld:
         """The actor's natural step if the recipe has a trust region; all epochs over the rollout in one compiled call;
         then β from the exact KL over the whole batch.
         """
-        optim = at(self._settings.optim, progress)
+        optim = self._optim(progress)
         rng = generator(self._settings.seed, Stream.MINIBATCHES, self.updates)
         recipe = learning.spared(recipe, self._settings.recipe)
-        real = learning.real_items(self._model, np.asarray(rollout.mask))
+        held = held_out(rng, self._settings.n_envs, self._settings.held_columns)
+        used = learning.only(rollout, held, False)
+        real = learning.real_items(self._model, np.asarray(used.mask))
         rows = learning.minibatches(rng, real, recipe.n_epochs, recipe.n_minibatches)
         separate, natural = isinstance(optim, Separate), {}
         if isinstance(recipe.objective, TrustRegion):
-            moved, natural = trust_region.move_actor(self._model, recipe, self._moving.vector, rollout)
+            moved, natural = trust_region.move_actor(self._model, recipe, self._moving.vector, used)
             self._moving = self._moving._replace(vector=moved)
         self._moving, metrics = learning.learn(
             self._model, structure(recipe), separate, self._moving, numbers(recipe), learning.rates(optim),
-            vars(rollout), self._reached, rows,
+            vars(rollout), self._reached, rows, held,
         )  # fmt: skip
         return self._learned(recipe, optim, rollout, metrics.read() | {name: float(x) for name, x in natural.items()})
 
+    def _optim(self, progress: float) -> Any:
+        """The optimiser at this moment, and the rule that moves its learning rate after the update, if one does."""
+        self._rule = adaptive(at(self._settings.optim, progress))
+        return optim_at(self._settings.optim, progress, self.lr)
+
     def _learned(self, recipe: Recipe, optim: Any, rollout: Rollout, read: dict[str, float]) -> dict[str, float]:
-        """What follows the compiled call: count, tell, move β."""
+        """What follows the compiled call: count, tell, move β and a learning rate that follows the KL."""
         self._actor = None
         self.updates += 1
         self._epochs += int(np.ceil(read["train/minibatches"] / recipe.n_minibatches))
+        if self._rule is not None and self.lr is not None:
+            self.lr = self._rule(self.lr, read["train/kl"])
         return self._metrics | read | self._told(recipe, optim) | self._move_beta(recipe, rollout, read["train/kl"])
 
     def _told(self, recipe: Recipe, optim: Any) -> dict[str, float]:
@@ -228,6 +246,7 @@ class ControlWorld:
         }
         arrays |= {f"{name}_moments": m.arrays() for name, m in self._all_moments().items() if m is not None}
         counters = {"steps": self.steps, "updates": self.updates, "epochs": self._epochs, "beta": self.beta, **episodes}
+        counters |= {} if self.lr is None else {"lr": self.lr}
         if self.exact():
             arrays["environments"], counters["environments"] = snapshot.take(self._env)
         return TrainState(arrays=arrays, counters=counters)
@@ -243,6 +262,7 @@ class ControlWorld:
         self._moving, self._actor = moving._replace(adam=adam), None
         self.steps, self.updates = counters["steps"], counters["updates"]
         self._epochs, self.beta = counters["epochs"], counters["beta"]
+        self.lr = counters.get("lr", self.lr)
         if self._observed is not None:
             self._observed = Moments.of(arrays["observation_moments"])
         if self._returned is not None:

@@ -11,6 +11,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Float
 
 from vantage.control.coefficients import numbers, refill, structure
+from vantage.control.measure import ActorOnly
 from vantage.control.model import Model
 from vantage.control.update import memory_of, outputs
 from vantage.recipe import Recipe, TrustRegion
@@ -22,15 +23,6 @@ Array = Any
 Product = Callable[[Array], Array]
 RESIDUAL = 1e-6
 """Conjugate gradients end at ‖g − (F + damping) s‖ ≤ this · ‖g‖: float32 holds no better."""
-
-
-class ActorOnly(NamedTuple):
-    """A recipe as `theory.loss` reads it, without its critic."""
-
-    objective: TrustRegion
-    ent_coef: Any
-    whiten: Any
-    critic: None = None
 
 
 class Trial(NamedTuple):
@@ -92,6 +84,7 @@ def _move(
     return whole(found.actor), {
         "train/policy_objective": -before,
         "train/surrogate_gain": found.gain,
+        "train/actor_grad_norm": jnp.linalg.norm(slope),
         "train/kl": found.kl,
         "train/line_search_steps": found.tried,
         "train/is_line_search_success": found.accepted,

@@ -15,11 +15,12 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from vantage.control.coefficients import refill
+from vantage.control.measure import entropy_of, gradient_norms, measured
 from vantage.control.model import Model
 from vantage.control.recurrent import Memory
 from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
 from vantage.rollout import Rollout
-from vantage.theory import critics, psi, reduce
+from vantage.theory import psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
 
 Array = Any
@@ -98,14 +99,17 @@ def learn(
     columns: dict[str, Any],
     reached: Array,
     rows: Int[Array, "E M N"],
+    held: Bool[Array, " B"] | None = None,
 ) -> tuple[Moving, Metrics]:
     """All epochs over one rollout: E epochs of M minibatches, whose N items `rows` names: rows, or sequences of rows
     if the networks remember (a number past the last item is padding).
 
-    `plan` is the recipe with `numbers` taken out of it. Returns what moved, and metrics averaged over the minibatches.
+    `plan` is the recipe with `numbers` taken out of it; of the columns `held` nothing is learned, and no row may name
+    them. Returns what moved, and metrics averaged over the minibatches, or measured after the last.
     """
     recipe: Recipe = refill(plan, numbers)
-    rollout = Rollout(**columns)
+    whole = Rollout(**columns)
+    rollout = only(whole, held, False)
     table = {"observation": rollout.observation, "action": rollout.action, "policy": rollout.policy}
     if isinstance(recipe.critic, ResidualTD):
         table["reached"] = reached
@@ -132,7 +136,8 @@ def learn(
             says = outputs(model, recipe, _held(model, recipe, vector), inputs)
             return loss(recipe, part, says, vf_coef=rates.vf_coef, total=share)
 
-        return jax.grad(value, has_aux=True)(moving.vector)
+        gradient, metrics = jax.grad(value, has_aux=True)(moving.vector)
+        return gradient, metrics | gradient_norms(model, gradient)
 
     def step(state: tuple) -> tuple:
         epoch, i, moving, batch, sums, stopped = state
@@ -155,16 +160,18 @@ def learn(
     sums = _no_metrics(minibatch, batch, moving)
     state = (jnp.int32(0), moving, batch, sums, jnp.bool_(False))
     _, moving, _, sums, _ = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
-    return moving, _summary(model, recipe, moving.vector, rollout, batch, sums)
+    return moving, _summary(model, recipe, moving.vector, whole, held, sums)
+
+
+def only(rollout: Rollout, held: Bool[Array, " B"] | None, which: bool) -> Rollout:
+    """The rollout with the decisions of the columns that are held out (`which`), or of the others, alone."""
+    return rollout if held is None else replace(rollout, mask=rollout.mask & (held == which))
 
 
 def outputs(model: Model, recipe: Recipe, vector: Array, inputs: dict[str, Any]) -> Outputs:
     """What `theory.loss` reads of the networks, for the given observations and actions."""
     policy, value, actions, states = model.run(vector, inputs["observation"], inputs.get("memory"))
-    try:
-        entropy = policy.entropy()
-    except NotImplementedError:
-        entropy = None
+    entropy = entropy_of(policy)
     if entropy is not None and isinstance(recipe.ent_coef, int):
         entropy = lax.stop_gradient(entropy)  # see `spared`
     needs_kl = isinstance(recipe.objective, Penalty)
@@ -273,20 +280,24 @@ def _accumulate(sums: dict[str, Array], metrics: dict[str, Array]) -> dict[str, 
 
 
 def _summary(
-    model: Model, recipe: Recipe, vector: Array, rollout: Rollout, batch: dict[str, Array], sums: dict[str, Array]
+    model: Model, recipe: Recipe, vector: Array, rollout: Rollout, held: Array | None, sums: dict[str, Array]
 ) -> Metrics:
     count, first = sums.pop("train/minibatches"), sums.pop("train/first_ratio_deviation")
     metrics = {name: x / count for name, x in sums.items()}
     before = model.actions.rebuild(rollout.policy or ())
     after = model.policy(vector, rollout.observation, memory_of(model, rollout))
+    found = measured(recipe, only(rollout, held, False), before, after)
     metrics |= {
         "train/minibatches": count,
         "train/first_ratio_deviation": first,
-        "train/kl": reduce.mean(before.kl(after), rollout.mask),
+        "train/kl": found["kl"],
+        "train/surrogate_gain": found["surrogate_gain"],
     }
-    if "value" in batch:
-        explained = critics.explained_variance(batch["value"], batch["target"], batch["mask"])
-        metrics["train/explained_variance"] = explained
+    if "explained_variance" in found:
+        metrics["train/explained_variance"] = found["explained_variance"]
+    if held is not None:
+        apart = measured(recipe, only(rollout, held, True), before, after)
+        metrics |= {f"held_out/{name}": x for name, x in apart.items()}
     return Metrics(jnp.stack(list(metrics.values())), tuple(metrics))
 
 

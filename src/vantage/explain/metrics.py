@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vantage.explain.formula import block
@@ -11,6 +11,8 @@ from vantage.theory import distributions as distribution
 
 MINIBATCHES = "mean over real steps of each minibatch, then over the minibatches of the update"
 ROLLOUT = "all real steps of the rollout"
+LEARNED = "all real steps of the rollout that were learned from, once, after the last epoch"
+HELD = "the real steps of the environments held out of this update, once, after the last epoch"
 EPISODES = "the last 100 episodes that ended"
 EVALUATED = "the episodes of one evaluation, on environments of its own"
 
@@ -92,8 +94,9 @@ METRICS: dict[str, Metric] = {
         formula="reduce(r_t(θ) Ψ_t + c_ent H)", unit="Ψ",
     ),
     "train/surrogate_gain": Metric(
-        what="what the accepted natural step added to the actor's objective; 0 if none was accepted", over=ROLLOUT,
-        by=objectives.importance_weighted, formula="reduce(r_t(θ) Ψ_t + c_ent H) after − before", unit="Ψ",
+        what="what the update added to the actor's objective; with TRPO, what the accepted step did", over=LEARNED,
+        by=loss, formula="reduce(objective_t + c_ent H_t) at π_θ after − at π_old",
+        given="objective_t as in vantage explain ppo; Ψ_t whitened over all of it", unit="Ψ",
     ),
     "train/line_search_steps": Metric(
         what="step lengths tried before one kept the KL within δ and raised the objective", over="the update",
@@ -131,12 +134,28 @@ METRICS: dict[str, Metric] = {
         what="length of the gradient before it is clipped", over="the minibatches of the update", formula="‖∇ loss‖₂",
         unit="loss per parameter",
     ),
+    "train/actor_grad_norm": Metric(
+        what="length of the actor's part of the gradient before it is clipped; with TRPO, before the natural step",
+        over="the minibatches of the update", formula="‖∇_θ loss‖₂", unit="loss per parameter",
+    ),
+    "train/critic_grad_norm": Metric(
+        what="length of the critic's part of the gradient before it is clipped", over="the minibatches of the update",
+        formula="‖∇_φ loss‖₂", unit="loss per parameter",
+    ),
     "train/n_updates": Metric(what="epochs made so far", over="the run", formula="count", unit="epochs"),
     "time/fps": Metric(what="environment steps per second", over="this run", formula="steps / seconds", unit="1/s"),
     "time/iterations": Metric(what="rollouts so far", over="the run", formula="count", unit="rollouts"),
     "time/total_timesteps": Metric(what="environment steps so far", over="the run", formula="count", unit="steps"),
     "time/time_elapsed": Metric(what="time since this start", over="this run", formula="clock", unit="seconds"),
 }  # fmt: skip
+
+
+_AS_TRAINED = ("surrogate_gain", "kl", "approx_kl", "clip_fraction", "ess", "explained_variance")
+METRICS |= {f"held_out/{name}": replace(METRICS[f"train/{name}"], over=HELD) for name in _AS_TRAINED}
+METRICS["held_out/entropy"] = Metric(
+    what="entropy of the policy after the update", over=HELD, by=distribution.Categorical.entropy,
+    formula="H(π_θ(·|s_t)) = −E_{a ∼ π_θ(·|s_t)}[log π_θ(a|s_t)]", unit="nats",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,19 @@
 from typing import Any
 
 import array_api_compat as compat
+import numpy as np
 
 Array = Any
 
 
 def namespace(*arrays: Any) -> Any:
-    """The array-API namespace that the given arrays share (NumPy, JAX or PyTorch); numbers and None are skipped."""
-    return compat.array_namespace(*[x for x in arrays if hasattr(x, "shape")])
+    """The array-API namespace that the given arrays share (NumPy, JAX or PyTorch); numbers and None are skipped, and
+    NumPy arrays beside JAX ones are JAX's, as they are to JAX itself.
+    """
+    found = [x for x in arrays if hasattr(x, "shape")]
+    if any(compat.is_jax_array(x) for x in found):
+        found = [x for x in found if not isinstance(x, np.ndarray | np.generic)]
+    return compat.array_namespace(*found)
 
 
 def stop_gradient(x: Any) -> Any:
