@@ -1,5 +1,6 @@
 """One name, many ways of stepping: what is recorded is the same, and V is asked about the state that was reached."""
 
+import itertools
 import sys
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 import vantage as vt
 from tests.worlds.control_envs import Counter, Probe, Vectorised
 from tests.worlds.jax_envs import JaxCounter, JaxProbe
-from vantage.control import MLP, environments
+from vantage.control import LSTM, MLP, environments
 from vantage.control.jax_world import Pending
 from vantage.control.normalise import Moments, observe, running_returns
 from vantage.rollout import Rollout
@@ -529,3 +530,21 @@ def test_gymnax_cartpole_is_solved():
     )
     made.learn(400_000)
     assert made.evaluate(episodes=20).mean >= 475
+
+
+@pytest.mark.parametrize(
+    "recipe", [vt.PPO(n_epochs=1, n_minibatches=2), vt.TRPO(n_minibatches=2)], ids=["one program", "two"]
+)
+def test_recurrent_policies_remember_inside_the_program(recipe):
+    """The record is scored from the state that acting began with; a state is 0 where an episode begins."""
+    made = agent(COUNTER, recipe, network=LSTM(hidden=4, after=MLP(hidden=())))
+    rollouts = []
+    report = made.learn(36 * 3, lambda update: rollouts.append(update.rollout))
+    assert max(report.column("train/act_mismatch")) < 1e-5
+    assert (np.asarray(rollouts[0].carry) == 0).all()
+    assert (np.asarray(rollouts[1].carry) != 0).any()
+    for before, after in itertools.pairwise(rollouts):
+        over = np.asarray(after.time)[0] == 0
+        assert (np.asarray(after.carry)[over] == 0).all()
+        assert (np.asarray(after.carry)[~over] != 0).all()
+        assert not np.array_equal(before.carry, after.carry)

@@ -9,13 +9,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
-from vantage.control import environments
 from vantage.control.actions import Actions, JointActions
 from vantage.control.collect import Collector
-from vantage.control.jax_env import JaxEnv, advance
+from vantage.control.jax_env import JaxEnv, JaxVectorEnv, advance
 from vantage.control.model import Actor, Model
-from vantage.control.normalise import Moments, standardise
-from vantage.control.spaces import FlatObservations, Observations, StateObservations, VectorObservations
+from vantage.control.normalise import Moments
+from vantage.control.observations import FlatObservations, standardised
 
 Array = Any
 
@@ -29,6 +28,8 @@ class Acting(NamedTuple):
     returns: Float[Array, " B"]
     """Σ r of the episode that runs."""
     lengths: Array
+    carry: Float[Array, "B C"]
+    """What networks that remember go on with; acting moves the first part only."""
 
 
 class Given(NamedTuple):
@@ -66,15 +67,15 @@ class Taken(NamedTuple):
 
 def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, given: Given) -> tuple[Acting, Taken]:
     """T rows of every slot, with the parameters held."""
-    nothing = jnp.zeros((given.noise.shape[1], 0), jnp.float32)
+    n = model.acting_carry
 
     def row(now: Acting, inputs: tuple[Array, Array]) -> tuple[Acting, Taken]:
         noise, key = inputs
-        seen = standardise(given.frame, now.observation)
-        policy, _ = model.advance(vector, seen, nothing)
+        seen = standardised(model.observations, given.frame, now.observation)
+        policy, memory = model.advance(vector, seen, now.carry[:, :n])
         action = sample(model.actions, policy, noise).astype(model.actions.dtype)
         step = advance(env, key, now.state, model.actions.to_env(action))
-        reached, after = record(model.observations, step.reached), record(model.observations, step.observation)
+        reached, after = model.observations.record(step.reached), model.observations.record(step.observation)
         returns, lengths, done = (
             now.returns + step.reward,
             now.lengths + 1,
@@ -84,7 +85,8 @@ def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, g
             now.observation, reached, action, step.reward, step.terminated, done, returns, lengths,
             policy.parameters,
         )  # fmt: skip
-        return Acting(step.state, after, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths)), taken
+        carry = jnp.where(done[:, None], 0.0, jnp.concatenate([memory, now.carry[:, n:]], axis=-1))
+        return Acting(step.state, after, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), carry), taken
 
     keys = jax.random.split(jax.random.key(given.seed), len(given.noise))
     return lax.scan(row, acting, (given.noise, keys))
@@ -97,15 +99,6 @@ def sample(actions: Actions, policy: Any, noise: Array) -> Array:
         return actions.join(tuple(sample(*part) for part in each))
     std = jnp.exp(policy.parameters[1]) if actions.stds else None
     return actions.sample(policy.parameters[0], std, noise)
-
-
-def record(observations: Observations, x: Any) -> Array:
-    """What the environment gave, as the rollout keeps it."""
-    if isinstance(observations, VectorObservations):
-        return x.astype(jnp.float32)
-    if isinstance(observations, StateObservations):
-        return x.astype(jnp.int32) - observations.start
-    return observations.record(x)
 
 
 def acted_log_prob(
@@ -128,7 +121,7 @@ def _rows(
 class JaxCollector(Collector):
     """A collector whose rows are taken on the device; what it writes down is the same."""
 
-    env: environments.JaxVectorEnv
+    env: JaxVectorEnv
     model: Model
     vector: Any
     """The parameters to act with; set by the world before each rollout."""
@@ -142,15 +135,15 @@ class JaxCollector(Collector):
     @property
     def acting(self) -> Acting:
         """Where the slots stand."""
-        returns, lengths = (np.asarray(x) for x in (self.returns, self.lengths))
+        returns, lengths, carry = (np.asarray(x) for x in (self.returns, self.lengths, self.carry))
         observation = jnp.asarray(self.observation)
         return Acting(
-            self.env.state, observation, jnp.asarray(returns, jnp.float32), jnp.asarray(lengths, jnp.int32)
+            self.env.state, observation, jnp.asarray(returns, jnp.float32), jnp.asarray(lengths, jnp.int32), carry
         )  # fmt: skip
 
     @acting.setter
     def acting(self, now: Acting) -> None:
-        self.env.state, self.observation, self.returns, self.lengths = now
+        self.env.state, self.observation, self.returns, self.lengths, self.carry = now
 
     def _act(self, actor: Actor, moments: Moments | None, rows: int, rng: Any, update: int) -> dict[str, Array]:
         given, before = self.draw(rng, rows, update, moments), (self.returns, self.lengths)
@@ -158,10 +151,11 @@ class JaxCollector(Collector):
         self.acting = now
         self.returns, self.lengths = before  # the host counts the rows that it was given
         taken = jax.tree.map(np.asarray, taken)
+        self.carry, self._over = np.array(now.carry), taken.done[-1]
         self.must_be_sound(taken, update)
         return {
-            "raw": taken.raw, "observation": standardise(given.frame, taken.raw),
-            "reached": standardise(given.frame, taken.reached), "action": taken.action,
+            "raw": taken.raw, "observation": standardised(self._observations, given.frame, taken.raw),
+            "reached": standardised(self._observations, given.frame, taken.reached), "action": taken.action,
             "reward": taken.reward.astype(np.float64), "terminated": taken.terminated, "done": taken.done,
             "mask": np.ones(taken.done.shape, bool), "actor_log_prob": np.asarray(log_prob),
         }  # fmt: skip
