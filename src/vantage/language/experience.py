@@ -103,8 +103,7 @@ def rollout(
     discount = torch.where(last & over[None, :], like, like + gamma)
     value = next_value = None
     if values is not None:
-        value = torch.where(mask, values[:, :-1].T, like)
-        next_value = torch.where(mask, _reached(sequences, values, value, mask, last), like)
+        value, next_value = both_values(sequences, values)
     return Rollout(
         observation=None, action=sequences.completion.T, reward=reward, signal=reward, discount=discount, last=last,
         mask=mask, log_prob=torch.where(mask, log_prob.T, like), value=value, next_value=next_value,
@@ -115,21 +114,25 @@ def rollout(
 
 def with_values(experience: Experience, values: Float[Tensor, "B R1"]) -> Experience:
     """The experience with V of another moment."""
-    record, sequences = experience.rollout, experience.sequences
-    value = torch.where(record.mask, values[:, :-1].T, torch.zeros_like(record.log_prob))
-    reached = _reached(sequences, values, value, record.mask, record.last)
-    next_value = torch.where(record.mask, reached, torch.zeros_like(value))
-    return replace(experience, rollout=replace(record, value=value, next_value=next_value))
+    value, next_value = both_values(experience.sequences, values)
+    return replace(experience, rollout=replace(experience.rollout, value=value, next_value=next_value))
 
 
-def _reached(sequences: Sequences, values: Tensor, value: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-    """V(s_{t+1}): at the next decision across a gap, and behind the last real token where the column ends."""
+def both_values(
+    sequences: Sequences, values: Float[Tensor, "B R1"]
+) -> tuple[Float[Tensor, "T B"], Float[Tensor, "T B"]]:
+    """V(s_t) and V(s_{t+1}), which is that of the next decision, across a tool's answer too; behind the last real token
+    where the column ends.
+    """
+    mask = sequences.decisions.T
+    value = torch.where(mask, values[:, :-1].T, torch.zeros_like(values[:, :-1].T))
     following = torch.cat([value[1:], torch.zeros_like(value[:1])])
-    open_row = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
-    ahead = reverse_scan(torch.where(open_row, following, torch.zeros_like(following)), 1.0 - open_row.to(value.dtype))
+    decided = torch.cat([mask[1:], torch.zeros_like(mask[:1])]).to(value.dtype)
+    ahead = reverse_scan(following * decided, 1.0 - decided)
     length = sequences.real.long() * (torch.arange(sequences.real.shape[1], device=mask.device) + 1)
     behind = values.gather(1, length.amax(1)[:, None])[:, 0]
-    return torch.where(last, behind[None, :], ahead)
+    reached = torch.where(last_decision(mask), behind[None, :], ahead)
+    return value, torch.where(mask, reached, torch.zeros_like(value))
 
 
 def with_signal(

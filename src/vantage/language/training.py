@@ -80,8 +80,7 @@ class LanguageWorld:
             raise ValueError("there are no prompts: set world.prompts, or use RLHF.learn(prompts)")
         chosen = self._settings
         rows = data.rows(chosen.seed, self._prompts_used, chosen.prompts_per_update, len(self.prompts))
-        prompts = self.prompts.take(np.repeat(rows, chosen.group_size))
-        seen = self.generate_experience(prompts)
+        seen = self.generate_experience(self.prompts.take(rows), chosen.group_size)
         self.experience = experience.with_signal(seen, chosen.kl, self.kl_coef, chosen.shaping)
         record = self.experience.rollout
         self._metrics = metrics.of_experience(self.experience, self.kl_coef, recipe) | self._mismatch(record)
@@ -94,15 +93,16 @@ class LanguageWorld:
         return record
 
     def generate_experience(
-        self, prompts: Prompts, stream: Stream = Stream.NOISE, seed: int | None = None
+        self, prompts: Prompts, copies: int = 1, stream: Stream = Stream.NOISE, seed: int | None = None
     ) -> Experience:
-        """One completion of each prompt, scored by all four roles; each process makes its share."""
-        chosen = self._settings
+        """`copies` completions of each prompt, side by side, scored by all four roles; each process makes its share."""
+        chosen, n = self._settings, len(prompts) * copies
         share = self._processes.share(len(prompts))
         mine = prompts.take(range(len(prompts))[share])
-        ids, mask = pad_left(mine.ids, self._pad)
-        draws = noise(chosen, self.updates if seed is None else seed, len(prompts), stream)
-        says = self._complete(ids, mask, draws[:, share])
+        share = slice(share.start * copies, share.stop * copies)
+        draws = noise(chosen, self.updates if seed is None else seed, n, stream)
+        ids, mask, says = self._complete(mine, draws[:, share], copies)
+        mine = mine.take(np.repeat(np.arange(len(mine)), copies))
         score, texts = self._score(mine, says)
         ids, mask, says, score = self._gathered(ids, mask, says, score)
         sequences = join(ids, mask, says).trimmed()
@@ -112,7 +112,7 @@ class LanguageWorld:
         acted = None if says.log_prob is None else says.log_prob[:, : sequences.completion.shape[1]]
         record = experience.rollout(
             sequences, scored["log_prob"], shaped, says.ended, gamma=chosen.gamma, shaping=chosen.shaping,
-            values=scored.get("values"), actor_log_prob=acted, group=torch.arange(len(prompts)) // chosen.group_size,
+            values=scored.get("values"), actor_log_prob=acted, group=torch.arange(n) // copies,
         )  # fmt: skip
         reference, logits = scored.get("reference"), scored.get("logits")
         if logits is not None:
@@ -125,14 +125,14 @@ class LanguageWorld:
     def observe(self, prompts: Prompts, seed: int) -> tuple[Experience, list[Sample]]:
         """Completions of these prompts, scored, and as they are shown; nothing that changes is touched."""
         held = self.samples
-        seen = self.generate_experience(prompts, Stream.EVALUATE, seed)
+        seen = self.generate_experience(prompts, 1, Stream.EVALUATE, seed)
         shown, self.samples = self.samples, held
         return seen, shown
 
     def complete(self, prompts: Prompts, seed: int) -> list[str]:
         """Texts that the actor writes after these prompts."""
-        ids, mask = pad_left(prompts.ids, self._pad)
-        says = self._complete(ids, mask, noise(self._settings, seed, len(prompts), Stream.EVALUATE))
+        draws = noise(self._settings, seed, len(prompts), Stream.EVALUATE)
+        _, _, says = self._complete(prompts, draws, 1)
         return self._tokenizer.batch_decode(_real(says), skip_special_tokens=True)
 
     @property
@@ -140,13 +140,14 @@ class LanguageWorld:
         """Whether this process writes files and speaks."""
         return self._processes.first
 
-    def _complete(self, ids: Tensor, mask: Tensor, draws: Tensor) -> Completions:
-        """Sampled in micro-batches of the same completions whatever their number."""
+    def _complete(self, prompts: Prompts, draws: Tensor, copies: int) -> tuple[Tensor, Tensor, Completions]:
+        """The prompts, left-padded, with their copies, and a completion of each, as wide as completions may be."""
         device, width = self.how.device, self._settings.sampling.max_new_tokens
+        ids, mask = pad_left(prompts.ids, self._pad)
         with self.how.precision():
             says = generate(
                 self._roles.actor, ids.to(device), mask.to(device), self._settings.sampling, stop=self._stop,
-                pad=self._pad, noise=draws,
+                pad=self._pad, noise=draws, copies=copies,
             )  # fmt: skip
         missing = width - says.ids.shape[1]
         fill = {"ids": self._pad, "mask": False, "log_prob": 0.0, "chosen": False}
@@ -155,13 +156,17 @@ class LanguageWorld:
             for name, value in fill.items()
             if getattr(says, name) is not None
         }
-        return Completions(**padded, ended=says.ended.cpu())
+        ids, mask = (x.repeat_interleave(copies, 0) for x in (ids, mask))
+        return ids, mask, Completions(**padded, ended=says.ended.cpu())
 
     def _score(self, prompts: Prompts, says: Completions) -> tuple[Tensor, list[Any]]:
         """The reward of each completion, and its text."""
         real = _real(says)
         texts = data.completions(prompts.prompts, self._tokenizer.batch_decode(real, skip_special_tokens=True))
         score = self._reward.score(list(prompts.prompts), texts, prompts.columns, real)
+        parts = self._processes.gather(getattr(self._reward, "parts", {}))
+        if len(parts) > 1:
+            self._reward.parts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return torch.as_tensor(np.asarray(score, np.float32)), texts
 
     def _gathered(self, ids: Tensor, mask: Tensor, says: Completions, score: Tensor) -> Any:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 
 from vantage.language import scoring
+from vantage.language.experience import both_values, with_values
 from vantage.language.parallel import Processes
 from vantage.language.records import Experience, Sequences
 from vantage.language.roles import Roles, checkpoint_layers, scoring_mode
@@ -227,15 +228,14 @@ def gradients(
             outputs = actor_outputs(plan, some, None if old is None else old[own][rows])
         known |= _note(says, outputs, rows)
         if plan.train_actor:
-            value, _ = loss(
-                recipe, part, replace(outputs, value=part.value), vf_coef=vf_coef, total=total, reference=plan.reference
-            )
+            held = replace(outputs, value=part.value, next_value=part.value)  # the critic's part is a constant here
+            value, _ = loss(recipe, part, held, vf_coef=vf_coef, total=total, reference=plan.reference)
             value.backward()
     if recipe.critic is not None:
         for rows, some in plan.how.parts(seen):
             part, held = _rows(mine, rows, some), Outputs(**_now(says, known, rows, some))
             with plan.how.precision():
-                outputs = replace(held, **critic_outputs(plan, some, part))
+                outputs = replace(held, **critic_outputs(plan, some))
             known |= _note(says, outputs, rows)
             value, _ = loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)
             value.backward()
@@ -265,12 +265,12 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def critic_outputs(plan: Plan, sequences: Sequences, part: Batch) -> dict[str, Any]:
+def critic_outputs(plan: Plan, sequences: Sequences) -> dict[str, Any]:
     """What the loss reads of the critic."""
     said = scoring.values(plan.roles.critic, sequences)
     if not isinstance(plan.recipe.critic, ResidualTD):
         return {"value": said[:, :-1].T}
-    return {"value": said[:, :-1].T, "next_value": said[:, 1:].T}
+    return dict(zip(("value", "next_value"), both_values(sequences, said), strict=True))
 
 
 def measured(plan: Plan, batch: Batch, says: Outputs, total: Float[Tensor, ""]) -> dict[str, Any]:
@@ -335,8 +335,6 @@ def _now(says: dict[str, Tensor], known: set[str], rows: Any, some: Sequences) -
 
 def revalued(plan: Plan, experience: Experience) -> Experience:
     """The experience with the values of the present critic."""
-    from vantage.language.experience import with_values
-
     return with_values(experience, score_values(plan.roles, plan.how, experience.sequences))
 
 

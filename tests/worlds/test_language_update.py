@@ -1,0 +1,269 @@
+"""The update: the theory's own functions, invariant to padding, split and number of processes, deaf to masked rows."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worlds.language_models import VOCABULARY, actor, torch
+from vantage import theory
+from vantage.control import update as control_update
+from vantage.language import update as learning
+from vantage.language.experience import Shaping, rollout, with_signal
+from vantage.language.parallel import Processes
+from vantage.language.records import Experience, Sequences
+from vantage.language.roles import Roles, build
+from vantage.recipe import (
+    A2C,
+    GRPO,
+    PPO,
+    RLOO,
+    Joint,
+    KLInLoss,
+    KLInReward,
+    PPOPenalty,
+    ResidualTD,
+    Separate,
+    SequenceMean,
+    Truncated,
+)
+
+P, R, B = 4, 5, 6
+
+
+def sequences(seed: int = 0, left: int = 0, right: int = 0) -> Sequences:
+    """Prompts of 1 to P and completions of 1 to R tokens, with `left` and `right` positions of padding more."""
+    rng = np.random.default_rng(seed)
+    ids, mask = np.zeros((B, left + P + R + right), np.int64), np.zeros((B, left + P + R + right), bool)
+    for b in range(B):
+        before, after = 1 + rng.integers(P), 1 + rng.integers(R)
+        here = slice(left + P - before, left + P + after)
+        ids[b, here], mask[b, here] = rng.integers(0, VOCABULARY, size=before + after), True
+    return Sequences(ids=torch.from_numpy(ids), mask=torch.from_numpy(mask), prompt=left + P)
+
+
+def roles(family: str = "llama") -> Roles:
+    """Actor, critic and a reference that differs from the actor, in float64."""
+    made = build(actor(family).double(), reference=actor(family, seed=5).double())
+    torch.manual_seed(3)
+    torch.nn.init.normal_(made.critic.head.weight)
+    made.critic.double()
+    return made
+
+
+def experience(models: Roles, seen: Sequences, how: learning.Pass, kl=None, moved: bool = True) -> Experience:
+    """What the present models say of these sequences, with scores, and π_old a little elsewhere if `moved`."""
+    score = torch.linspace(-1.0, 1.0, B, dtype=torch.float64)
+    old = learning.score_log_probs(models.actor, how, seen)
+    acted = old + 0.05
+    if moved:
+        old = old + 0.3 * torch.sin(torch.arange(B, dtype=torch.float64))[:, None]
+    with models.reference() as model:
+        reference = learning.score_log_probs(model, how, seen).T
+    ended = torch.arange(B) % 3 > 0
+    record = rollout(
+        seen, old, score, ended, gamma=0.9, shaping=Shaping(length_cut="truncated"), actor_log_prob=acted,
+        values=learning.score_values(models, how, seen), group=torch.arange(B) // 2,
+    )  # fmt: skip
+    made = Experience(rollout=record, sequences=seen, score=score, ended=ended, reference_log_prob=reference)
+    return with_signal(made, kl or KLInReward(), 0.2)
+
+
+def plan(models: Roles, recipe, how: learning.Pass, **options) -> learning.Plan:
+    return learning.Plan(recipe=recipe, roles=models, how=how, optim=options.pop("optim", Joint()), **options)
+
+
+def gradient(recipe, seen=None, micro_batch=64, family="llama", spoil=None, **options):
+    """The gradient of one minibatch, flat, and its metrics."""
+    models, how = roles(family), learning.Pass(micro_batch=micro_batch)
+    seen = sequences() if seen is None else seen
+    made = plan(models, recipe, how, **options)
+    had = experience(models, seen, how)
+    had = had if spoil is None else spoil(had)
+    batch = learning.prepare(made, had)
+    batch = learning._whitened(made.recipe, batch)
+    total = learning.denominator(made.recipe, had.rollout, np.arange(B))
+    says = learning.gradients(made, batch, seen, total)
+    moved = [*models.actor_parameters, *models.critic_parameters]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for _, p in moved])
+    return flat, {k: float(v) for k, v in learning.measured(made, batch, says, total).items()}
+
+
+CHOICES = {
+    "PPO": (PPO(whiten="batch"), {}),
+    "PPO, minibatch, entropy": (PPO(ent_coef=0.1, reduction=SequenceMean()), {}),
+    "penalty": (PPOPenalty(whiten=None), {}),
+    "GRPO, k3": (GRPO(group_size=2), {"reference": KLInLoss(beta=0.2, estimator="k3")}),
+    "RLOO, exact": (RLOO(group_size=2), {"reference": KLInLoss(beta=0.2, estimator="exact")}),
+    "A2C, residual": (A2C(critic=ResidualTD()), {"optim": Separate()}),
+    "corrected": (PPO(), {"correction": Truncated(cap=1.02)}),
+}
+
+
+def close(a, b) -> None:
+    """Gradients and metrics agree to rounding."""
+    assert float(a[0].abs().max()) > 1e-3, "a gradient of zeros shows nothing"
+    torch.testing.assert_close(a[0], b[0], rtol=1e-8, atol=1e-9)
+    assert a[1].keys() == b[1].keys()
+    for name in a[1]:
+        assert a[1][name] == pytest.approx(b[1][name], rel=1e-8, abs=1e-9), name
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_micro_batches_change_nothing(name):
+    recipe, options = CHOICES[name]
+    close(gradient(recipe, **options), gradient(recipe, micro_batch=1, **options))
+    close(gradient(recipe, **options), gradient(recipe, micro_batch=4, **options))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_padding_changes_nothing(name):
+    recipe, options = CHOICES[name]
+    close(gradient(recipe, **options), gradient(recipe, seen=sequences(left=3, right=2), **options))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "qwen3"])
+def test_other_families_too(family):
+    padded = gradient(PPO(), seen=sequences(left=2, right=1), micro_batch=1, family=family)
+    close(gradient(PPO(), family=family), padded)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_nan_under_the_mask_changes_nothing(name):
+    def spoil(had: Experience) -> Experience:
+        record, hidden = had.rollout, ~had.rollout.mask
+        assert bool(hidden.any())
+        fields = ("reward", "signal", "log_prob", "value", "next_value", "actor_log_prob")
+        bad = record.map(lambda x: torch.where(hidden, torch.full_like(x, float("nan")), x), *fields)
+        reference = torch.where(hidden, torch.full_like(had.reference_log_prob, float("nan")), had.reference_log_prob)
+        return replace(had, rollout=bad, reference_log_prob=reference)
+
+    recipe, options = CHOICES[name]
+    close(gradient(recipe, **options), gradient(recipe, spoil=spoil, **options))
+
+
+def test_tokens_under_the_mask_change_nothing():
+    """The end token, or any other, may be the padding."""
+    seen = sequences()
+    other = replace(seen, ids=torch.where(seen.mask, seen.ids, 7))
+    close(gradient(PPO()), gradient(PPO(), seen=other))
+
+
+def test_whole_gradient_is_that_of_one_loss():
+    """Actor first, then critic, in micro-batches: the gradient of the one loss of theory 8.7, by autograd at once."""
+    recipe = PPO(whiten="batch", ent_coef=0.1)
+    models, how = roles(), learning.Pass()
+    seen = sequences()
+    had = experience(models, seen, how)
+    batch = recipe.prepare(had.rollout)
+    logits = learning.scoring.response_logits(models.actor, seen, 1.0)
+    outputs = theory.Outputs(
+        log_prob=logits.log_softmax(-1).gather(-1, seen.completion[..., None])[..., 0].T,
+        entropy=theory.divergences.categorical_entropy(logits).T,
+        value=learning.scoring.values(models.critic, seen)[:, :-1].T,
+    )
+    value, _ = theory.loss(recipe, batch, outputs, vf_coef=0.5)
+    moved = [p for _, p in [*models.actor_parameters, *models.critic_parameters]]
+    slopes = torch.autograd.grad(value, moved, allow_unused=True)
+    flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(moved, slopes, strict=True)])
+    torch.testing.assert_close(gradient(recipe)[0], flat, rtol=1e-8, atol=1e-10)
+
+
+def test_one_loss_and_one_recipe_for_all_worlds():
+    """The very functions that control calls: not copies."""
+    assert learning.loss is control_update.loss is theory.loss
+    assert learning.Batch is control_update.Batch
+    assert learning.reduce is control_update.reduce
+    recipe = PPO()
+    made = plan(roles(), recipe, learning.Pass())
+    assert made.recipe is recipe
+    assert type(recipe).prepare.__module__ == "vantage.recipe.core"
+
+
+PLANTED = {
+    "GAE without λ": (theory.psi, "gae", lambda r, v, n, d, last, lam, mask=None: r + d * n - v),
+    "clip on one side": (theory.objectives, "clipped", lambda ratio, psi, *others: ratio * psi),
+    "ratio upside down": (theory.importance, "ratio", lambda new, old: torch.exp(old - new)),
+    "clipped value without maximum": (theory.critics, "clipped_value", lambda v, old, target, width: (v - target) ** 2),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_bug_in_the_theory_is_a_bug_here(bug, monkeypatch):
+    """The update has no copy of a formula: planting a bug in `theory` changes the gradient of a language model."""
+    from vantage.recipe import ClippedValue
+
+    recipe = PPO(whiten=None, critic=ClippedValue(width=0.05))
+    right, _ = gradient(recipe, spoil=_off)
+    module, name, wrong = PLANTED[bug]
+    monkeypatch.setattr(module, name, wrong)
+    assert float((gradient(recipe, spoil=_off)[0] - right).abs().max()) > 1e-4
+
+
+def _off(had: Experience) -> Experience:
+    """V_old elsewhere than V, so that the clipped critic loss has something to clip."""
+    return replace(had, rollout=replace(had.rollout, value=had.rollout.value + 0.5 * had.rollout.mask))
+
+
+TRAINED = """
+import sys
+from tests.worlds.language_models import actor, late_words, prompts, tokenizer
+from vantage.language import RLHF, Sampling
+from vantage.recipe import PPO, Separate
+rlhf = RLHF(actor(), late_words, PPO(n_minibatches=2), tokenizer=tokenizer(), batch_size=8, micro_batch=3,
+            sampling=Sampling(max_new_tokens=5), optim=Separate(actor_lr=1e-3, critic_lr=1e-3))
+report = rlhf.learn(prompts(), total_episodes=16)
+if rlhf.world.first:
+    import json
+    rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in report.rows]
+    weights = {n: p.double().sum().item() for n, p in rlhf.actor.named_parameters()}
+    json.dump([rows, weights], open(sys.argv[1], "w"))
+"""
+
+
+def trained(path: Path, processes: int) -> tuple[list[dict], dict]:
+    """Metrics and weights of a short run by so many processes."""
+    import json
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    root = Path(__file__).resolve().parents[2]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common["PYTHONPATH"] = str(root)
+    common["CUDA_VISIBLE_DEVICES"] = ""
+    ranks = [{"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", TRAINED, str(path)], env={**common, **rank}, cwd=path.parent)
+        for rank in ranks
+    ]
+    assert [process.wait(240) for process in running] == [0] * processes
+    return tuple(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_shares_of_a_minibatch_add_up(name, monkeypatch):
+    """What two processes would each compute sums to what one does."""
+    recipe, options = CHOICES[name]
+    monkeypatch.setattr(Processes, "add_gradients", lambda *others: None)
+    whole = torch.zeros(R, B, dtype=torch.float64)
+    monkeypatch.setattr(Processes, "interleave", lambda self, records, columns: dict.fromkeys(records, whole))
+    halves = [gradient(recipe, processes=Processes(rank=rank, size=2), **options)[0] for rank in (0, 1)]
+    torch.testing.assert_close(halves[0] + halves[1], gradient(recipe, **options)[0], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(tmp_path):
+    """torchrun's environment with gloo: the same losses, metrics and weights to 1e-5."""
+    (rows, weights), (both, theirs) = trained(tmp_path / "one.json", 1), trained(tmp_path / "two.json", 2)
+    for one, two in zip(rows, both, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+    for name, x in weights.items():
+        assert theirs[name] == pytest.approx(x, abs=1e-4), name
