@@ -174,7 +174,7 @@ def test_every_kind_of_option_arrives(capsys):
     found = dry_run(capsys, *typed.split())
     recipe, optim = found["recipe"], found["optim"]
     assert recipe["objective"]["low"]["start"] == 0.3
-    assert recipe["psi"] == {"type": "GAE", "lam": 0.7}
+    assert (recipe["psi"]["type"], recipe["psi"]["lam"]) == ("GAE", 0.7)
     assert (recipe["n_epochs"], recipe["n_minibatches"], recipe["ent_coef"], recipe["target_kl"]) == (3, 2, 0.01, 0.02)
     assert optim["lr"] == {"type": "Linear", "start": 1e-3, "end": 0.0}
     assert (optim["vf_coef"], optim["max_grad_norm"]) == (0.1, None)

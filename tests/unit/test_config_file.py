@@ -103,3 +103,24 @@ def test_an_entry_of_the_zoo(tmp_path):
     assert found.total_steps == TUNED["CartPole-v1"].total_steps
     with pytest.raises(UsageError, match="it has CartPole-v1"):
         merge({"config": str(path), "ENV": "Other-v0"})
+
+
+def test_networks_and_arguments_of_the_environment_read_back(tmp_path):
+    from vantage.control import LSTM, MLP
+
+    network = LSTM(hidden=32, after=MLP(hidden=(16, 8)), sequence_length=4)
+    path, chosen = written(tmp_path, network=network, env_kwargs={"continuous": True, "gravity": -9.5, "mode": "x"})
+    given = merge({"config": str(path)})
+    assert plan.make(given["ENV"], given).settings == chosen.settings
+    typed = merge({"config": str(path), "network": MLP(), "hidden": (4,)})
+    assert plan.make(typed["ENV"], typed).settings.network == MLP(hidden=(4,))
+    with pytest.raises(UsageError, match="--hidden is a setting of --network mlp: write lstm's own"):
+        plan.make("CartPole-v1", {"network": LSTM(), "hidden": (4,)})
+
+
+def test_arguments_of_the_environment_as_typed():
+    assert plan.arguments("continuous=true,gravity=-9.5,n=3,mode=fast") == {
+        "continuous": True, "gravity": -9.5, "n": 3, "mode": "fast"
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="write name=value"):
+        plan.arguments("continuous")

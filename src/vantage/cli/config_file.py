@@ -12,6 +12,7 @@ from vantage.recipe import Schedule, Separate
 
 ABOUT: dict[str, Any] = {"env": str, "steps": int, "recipe": str}
 """Keys about the run, and the algorithm's name; all others are about recipe, optimiser, network and agent."""
+ANY = Option(name="", annotation=None, help="", default=None)
 
 
 def merge(given: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +24,8 @@ def merge(given: dict[str, Any]) -> dict[str, Any]:
     if path.suffix in (".yml", ".yaml"):
         return _zoo(path, typed.get("ENV")) | typed
     found = read(path)
+    if "network" in typed:
+        found = {name: value for name, value in found.items() if _options().get(name, ANY).group != "network"}
     if "recipe" in typed:
         algorithm = {option.name for option in plan.recipe_options()}
         found = {name: value for name, value in found.items() if name not in algorithm}
@@ -47,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: there is no setting {key!r}: {nearest(name, [*known, *ABOUT])}")
         annotation = ABOUT.get(name) or known[name].annotation
         try:
-            found[name] = _value(value, annotation)
+            found[name] = value if name == "env_kwargs" and isinstance(value, dict) else _value(value, annotation)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path}: {key} = {value!r}: {error}") from error
     return found
@@ -56,17 +59,26 @@ def read(path: Path) -> dict[str, Any]:
 def save(path: Path, chosen: plan.Plan) -> None:
     """Write every setting of a plan, so that `read` gives the same plan whatever is tuned for the environment then."""
     settings = chosen.settings
-    if settings.env_kwargs:
-        raise UsageError("env_kwargs cannot be written to a file of settings: register the environment with them")
     parts = {"recipe": settings.recipe, "optimiser": settings.optim, "network": settings.network, "agent": settings}
     lines = [f"env = {_toml(chosen.env)}", f"steps = {chosen.total_steps}"]
     for title, part in parts.items():
         lines += ["", f"# {title}"]
         if isinstance(part, Separate):
             lines.append('optim = "separate"')
+        if title == "network" and not _is_mlp(part):
+            lines += [] if part is None else [f"network = {_toml(part)}"]
+            continue
         skip = ("recipe", "optim", "network", "env_kwargs") if part is settings else ()
         lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part) if f.name not in skip]
+    if settings.env_kwargs:
+        lines.append(f"env_kwargs = {_toml(settings.env_kwargs)}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _is_mlp(network: Any) -> bool:
+    from vantage.control import MLP
+
+    return type(network) is MLP
 
 
 def _options() -> dict[str, Option]:
@@ -76,7 +88,7 @@ def _options() -> dict[str, Option]:
 def _value(value: Any, annotation: Any) -> Any:
     """A TOML value under a type annotation; text is read as on the command line, a table is a record with its type."""
     if isinstance(value, dict):
-        known, rest = choices(annotation), {name: x for name, x in value.items() if name != "type"}
+        known, rest = choices(_open(annotation)), {name: x for name, x in value.items() if name != "type"}
         if value.get("type") not in known:
             raise ValueError(f"give type = one of {', '.join(known) or 'nothing: no table may stand here'}")
         kind = known[value["type"]]
@@ -92,6 +104,12 @@ def _value(value: Any, annotation: Any) -> Any:
     return convert(str(value).lower() if isinstance(value, bool) else str(value), annotation)
 
 
+def _open(annotation: Any) -> Any:
+    """An annotation with the kinds of network in the place of their protocol."""
+    protocol = any(getattr(kind, "_is_protocol", False) for kind in members(annotation))
+    return plan.networks() if protocol else annotation
+
+
 def _toml(value: Any) -> str:
     """A value as TOML: numbers and lists as they are, choices as on the command line, deeper ones as inline tables."""
     if isinstance(value, bool):
@@ -102,9 +120,11 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if is_dataclass(value) and not isinstance(value, Schedule | type):
         inner = {f.name: getattr(value, f.name) for f in fields(value)}
-        if any(is_dataclass(x) for x in inner.values()):
+        if any(is_dataclass(x) or isinstance(x, tuple) for x in inner.values()):
             pairs = [f"type = {_toml(spelling(type(value)))}", *(f"{name} = {_toml(x)}" for name, x in inner.items())]
             return "{ " + ", ".join(pairs) + " }"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(str(name))} = {_toml(x)}" for name, x in value.items()) + " }"
     text = value if isinstance(value, str) else write(value)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -126,6 +146,8 @@ def _zoo(path: Path, env: str | None) -> dict[str, Any]:
     settings = dict(tuned.settings)
     recipe, optim, network = settings.pop("recipe"), settings.pop("optim"), settings.pop("network", None)
     found = {"steps": tuned.total_steps, **settings}
+    if network is not None and not _is_mlp(network):
+        found["network"], network = network, None
     for part in (recipe, optim, network):
         found |= {} if part is None else {f.name: getattr(part, f.name) for f in fields(part)}
     return found

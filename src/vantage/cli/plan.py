@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from inspect import Parameter, signature
-from typing import Any, get_type_hints
+from typing import Any, Union, get_args, get_type_hints
 
 from vantage.cli import UsageError
 from vantage.cli.options import Option, lands, of_fields
-from vantage.explain.choices import field_docs, spelling, summary
+from vantage.explain.choices import convert, field_docs, spelling, summary
 from vantage.recipe import PPO, RECIPES, Joint, Optim, Recipe, Schedule, Separate
 
 DEFAULT_STEPS = 100_000
@@ -66,9 +66,26 @@ def agent_options() -> list[Option]:
         choice,
         *joint,
         *(option for option in separate if option.name not in known),
+        Option(
+            name="network", annotation=networks(), help=_options(*get_args(networks())), default=None, group="network"
+        ),
         *of_fields(MLP, "network"),
         *of_fields(Settings, "agent", skip=("recipe", "optim", "network", "env_kwargs")),
-    ]
+        Option(
+            name="env_kwargs", annotation=str, default=None, group="agent",
+            help="Arguments for the environment, separated by commas: continuous=true,gravity=-9.8.",
+        ),
+    ]  # fmt: skip
+
+
+@cache
+def networks() -> Any:
+    """The kinds of network that a file may name, as one union; MLP comes first."""
+    from vantage.control import MLP
+    from vantage.runs.config import KNOWN
+
+    kinds = [kind for kind in KNOWN.values() if kind is not MLP and callable(getattr(kind, "build", None))]
+    return Union[(MLP, *(kind for kind in kinds if kind.__module__.startswith("vantage.")))]
 
 
 def _options(*kinds: type) -> str:
@@ -77,25 +94,54 @@ def _options(*kinds: type) -> str:
 
 def make(env: str, given: dict[str, Any]) -> Plan:
     """The plan for an environment. Raises UsageError for a setting that what was chosen does not have."""
-    from vantage.control import MLP, Settings
+    from vantage.control import Settings
     from vantage.control.defaults import TUNED
 
     tuned = TUNED.get(env)
     known = dict(tuned.settings) if tuned else {}
     recipe = make_recipe(given, known.pop("recipe", None))
     optim = make_optim(given, known.pop("optim", Joint()))
-    network = {name: given[name] for name in ("hidden", "activation") if name in given}
     agent = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "recipe"} | {
         "optim": optim
     }
-    if network:
-        agent["network"] = MLP(**network)
+    network = make_network(given, known.get("network"))
+    agent |= {} if network is None else {"network": network}
+    agent |= {"env_kwargs": arguments(given["env_kwargs"])} if "env_kwargs" in given else {}
     return Plan(
         env=env,
         settings=Settings(recipe=recipe, **{**known, **agent}),
         total_steps=given.get("steps") or (tuned.total_steps if tuned else DEFAULT_STEPS),
         given=frozenset(given),
     )
+
+
+def make_network(given: dict[str, Any], tuned: Any) -> Any:
+    """The network that was chosen, with every given field of `MLP` set; None: what is standard for the environment."""
+    from vantage.control import MLP
+
+    base, own = given.get("network", tuned), {f.name for f in fields(MLP)} & given.keys()
+    if not own:
+        return base
+    if base is not None and type(base) is not MLP:
+        option = next(option for option in agent_options() if option.name in own)
+        raise UsageError(
+            f"{option.flag} is a setting of --network mlp: write {spelling(type(base))}'s own behind a colon, "
+            f"--network {spelling(type(base))}:{fields(base)[0].name}=…"
+        )
+    return replace(base or MLP(), **{name: given[name] for name in own})
+
+
+def arguments(text: str | dict[str, Any]) -> dict[str, Any]:
+    """`continuous=true,gravity=-9.8` as a dict of numbers, truth values and words. Raises UsageError without a `=`."""
+    if isinstance(text, dict):
+        return text
+    found: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"--env-kwargs {part}: write name=value")
+        found[name.strip()] = convert(value, int | float | bool | None | str)
+    return found
 
 
 def make_recipe(given: dict[str, Any], tuned: Recipe | None = None) -> Recipe:
@@ -155,7 +201,8 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
     """Every setting as (name, value, where from), in the order of the fields; defaults come from nowhere."""
     settings, standard = plan.settings, dict(_flat(type(plan.settings)()))
     touched = {path[0] for name, (_, path) in preset_options().items() if name in plan.given}
-    touched |= {"network"} if {"hidden", "activation"} & plan.given else set()
+    shape = {option.name for option in agent_options() if option.group == "network"}
+    touched |= {"network"} if shape & plan.given else set()
     return [
         (
             name,

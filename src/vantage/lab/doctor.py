@@ -257,7 +257,7 @@ def sentences(
     findings = verdict(rows, recipe=recipe)
     if findings:
         worst, others = findings[0], len(findings) - 1
-        more = f" (and {others} more: vantage info shows all)" if others else ""
+        more = f" (and {others} more: vantage doctor shows all)" if others else ""
         return _outcome(Curves(rows), goal), f"{worst.problem}: {worst.evidence}{more}.", f"{worst.remedy}."
     return _outcome(Curves(rows), goal), _health(Curves(rows)), next_step or "Evaluate it with vantage eval."
 
