@@ -109,10 +109,12 @@ class Mine:
         return MLP(hidden=(self.width,)).build(rng, inputs, outputs, gain)
 
 
-def test_a_network_of_ones_own_is_saved_once_it_is_known(tmp_path, monkeypatch):
+def test_a_network_of_ones_own_is_named_once_it_is_known_and_given_before(tmp_path, monkeypatch):
     agent = vt.Agent("CartPole-v1", network=Mine(), n_envs=2)
-    with pytest.raises(TypeError, match="Mine cannot be written"):
-        agent.save(tmp_path / "a")
+    agent.save(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"Mine is a class of the user's own.*or give it: vt.load\(path, network=…\)"):
+        vt.load(tmp_path / "a")
+    assert vt.load(tmp_path / "a", network=Mine()).settings == agent.settings
     monkeypatch.setitem(configuration.KNOWN, "Mine", Mine)
     agent.save(tmp_path / "a")
     assert vt.load(tmp_path / "a").settings == agent.settings

@@ -18,6 +18,10 @@ KNOWN: dict[str, type] = {
 """The types that a file may name."""
 
 
+OWN = "own"
+"""Marks what stands for a class that the file cannot name."""
+
+
 def known(cls: T) -> T:
     """Let files name this dataclass; decorate your own networks and objectives with it before loading an agent that
     uses them.
@@ -29,7 +33,8 @@ def known(cls: T) -> T:
 def to_json(x: Any) -> Any:
     """Dataclasses become `{"type": name, field: value, …}`, tuples lists; the rest must be JSON already.
 
-    Raises TypeError for a type that `from_json` would not know.
+    A dataclass that no file may name becomes `{"type": name, "own": true}`, in whose place something must be given when
+    the file is read. Raises TypeError for anything else.
     """
     if x is None or isinstance(x, bool | int | float | str):
         return x
@@ -39,8 +44,10 @@ def to_json(x: Any) -> Any:
         return {str(key): to_json(item) for key, item in x.items()}
     if is_dataclass(x) and KNOWN.get(type(x).__name__) is type(x):
         return {"type": type(x).__name__, **{f.name: to_json(getattr(x, f.name)) for f in fields(x) if f.init}}
+    if is_dataclass(x) and not isinstance(x, type):
+        return {"type": type(x).__name__, OWN: True}
     raise TypeError(
-        f"{type(x).__name__} cannot be written to a file: decorate a dataclass of your own with vantage.runs.known"
+        f"{type(x).__name__} cannot be written to a file: make it a frozen dataclass, decorated with vantage.runs.known"
     )
 
 
@@ -52,6 +59,11 @@ def from_json(x: Any) -> Any:
         return x
     if "type" not in x:
         return {key: from_json(item) for key, item in x.items()}
+    if OWN in x:
+        raise ValueError(
+            f"{x['type']} is a class of the user's own that the file does not hold: decorate it with "
+            "vantage.runs.known before saving"
+        )
     values = {key: from_json(item) for key, item in x.items() if key != "type"}
     if x["type"] not in KNOWN:
         near = difflib.get_close_matches(str(x["type"]), KNOWN, n=1)
