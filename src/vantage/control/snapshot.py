@@ -1,10 +1,14 @@
 """The state of running environments as arrays and JSON, and a probe that finds out whether that is all of it."""
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import jax
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv
+
+from vantage.control import masks
 
 Array = Any
 PROBE_STEPS = 40
@@ -42,23 +46,26 @@ def put(env: Any, arrays: dict[str, Array], info: dict[str, Any]) -> None:
             _hold(part, values)
 
 
-def is_faithful(make_env: Any) -> bool:
+def is_faithful(make_env: Any, observations: Any, actions: Any) -> bool:
     """Whether a fresh environment given a snapshot goes on exactly as the original: tried over steps and resets, with
-    two slots.
+    two slots, by random actions that its masks allow.
     """
     first, second = make_env(2), make_env(2)
+    play = partial(_play, observations, actions)
     try:
-        first.reset(seed=1)
-        second.reset(seed=2)
-        _play(first, 7, 0)
-        _play(second, 3, 1)
+        if isinstance(first, AsyncVectorEnv):  # the state is in other processes
+            return False
+        now, _ = play(first, first.reset(seed=1), 7, 0)
+        play(second, second.reset(seed=2), 3, 1)
         put(second, *take(first))
-        if not _same(_play(first, PROBE_STEPS, 2), _play(second, PROBE_STEPS, 2)):
+        _, goes_on = play(first, now, PROBE_STEPS, 2)
+        if not _same(goes_on, play(second, now, PROBE_STEPS, 2)[1]):
             return False
         put(second, *take(first))
+        begins, also = first.reset(), second.reset()
         return _same(
-            [*jax.tree.leaves(first.reset()[0]), *_play(first, PROBE_STEPS, 3)],
-            [*jax.tree.leaves(second.reset()[0]), *_play(second, PROBE_STEPS, 3)],
+            [*jax.tree.leaves(begins[0]), *play(first, begins, PROBE_STEPS, 3)[1]],
+            [*jax.tree.leaves(also[0]), *play(second, also, PROBE_STEPS, 3)[1]],
         )
     except Exception:  # whatever fails here would fail at a resume: the state cannot be exported
         return False
@@ -122,14 +129,19 @@ def _plain(state: Any) -> Any:
     return state.tolist() if isinstance(state, np.ndarray) else state
 
 
-def _play(env: Any, steps: int, seed: int) -> list[Any]:
-    """What `steps` random actions lead to."""
-    env.action_space.seed(seed)
-    seen = []
+def _play(observations: Any, actions: Any, env: Any, now: tuple[Any, Any], steps: int, seed: int) -> tuple[Any, Any]:
+    """What `steps` random actions lead to from `now`, (observation, info): the last of these, and all that was seen."""
+    rng, std, seen = np.random.default_rng(seed), np.ones(actions.stds, np.float32), []
     for _ in range(steps):
-        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        outputs = np.zeros((env.num_envs, actions.outputs), np.float32)
+        if observations.mask is not None:
+            allowed = observations.allowed(masks.recorded(observations, env, *now))
+            outputs = actions.rule_out(outputs, allowed)
+        chosen = actions.sample(outputs, std, actions.noise(rng, (env.num_envs,)))
+        observation, reward, terminated, truncated, info = env.step(actions.to_env(chosen))
+        now = observation, info
         seen += [np.copy(x) for x in (*jax.tree.leaves(observation), reward, terminated, truncated)]
-    return seen
+    return now, seen
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

@@ -55,7 +55,7 @@ class ControlWorld:
     def exact(self) -> bool:
         """Whether the environments' state can be exported and put back; found by trying, once."""
         if self._exact is None:
-            self._exact = snapshot.is_faithful(self._make_env)
+            self._exact = snapshot.is_faithful(self._make_env, self._model.observations, self._model.actions)
         return self._exact
 
     @property
