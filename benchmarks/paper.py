@@ -189,20 +189,28 @@ def table(runs: Runs, tasks: Sequence[str], variants: Sequence[str], zero: Mappi
     """Markdown: the score of each variant, and its runs' mean return on each task."""
     scores, rows = normalised(runs, tasks, zero), []
     for variant in variants:
-        found = [scores[task, variant] for task in tasks if len(runs.get((task, variant), ()))]
-        done = sum(map(len, found))
-        mean, error, half = pooled(found) if found else (np.nan, np.nan, np.nan)
-        whole = done == seeds * len(tasks)
+        found = [scores[task, variant] for task in tasks if (task, variant) in scores]
+        done, asked = sum(map(len, found)), seeds * len(tasks)
+        mean, error, half = pooled(found) if len(found) == len(tasks) else (np.nan, np.nan, np.nan)
         rows.append(
             [
-                variant, f"**{mean:.2f}** ± {half:.2f}" if whole else "unfinished", f"{error:.2f}" if whole else "",
-                f"{VARIANTS[variant].published:.2f}", f"{done} of {seeds * len(tasks)}",
+                variant,
+                _said(mean, half) + ("" if done == asked else " unfinished"),
+                "" if np.isnan(error) else f"{error:.2f}",
+                f"{VARIANTS[variant].published:.2f}",
+                f"{done} of {asked}",
                 *(_returns(runs.get((task, variant), ())) for task in tasks),
             ]
-        )  # fmt: skip
+        )
     rows.append(["random policy", "0", "", "0", "", *(f"{zero[task]:.0f}" for task in tasks)])
     head = ["variant", "score ± 95 %", "standard error", "in the paper", "runs", *tasks]
     return markdown(head, rows)
+
+
+def _said(mean: float, half: float) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"**{mean:.2f}**" if np.isnan(half) else f"**{mean:.2f}** ± {half:.2f}"
 
 
 def _returns(found: Sequence[dict[str, Any]]) -> str:
@@ -220,11 +228,12 @@ def verdict(runs: Runs, tasks: Sequence[str], variants: Sequence[str], zero: Map
     scores = normalised(runs, tasks, zero)
     means = {v: pooled([scores[task, v] for task in tasks])[:2] for v in variants}
     first = max(means, key=lambda v: means[v][0])
-    gap, error = means[first][0] - means["clip 0.2"][0], max(means[first][1], means["clip 0.2"][1])
-    lead = f"First: {first}" + ("." if first == "clip 0.2" else f", {gap:.2f} before clip 0.2, whose standard error")
-    lead += "" if first == "clip 0.2" else f" and its own are at most {error:.2f}."
     least = min((v for v in variants if v != "none"), key=lambda v: means[v][0])
-    return f"{lead} Least of the constrained: {least}, {means[least][0] - means['none'][0]:.2f} above none."
+    lead = f"First: {first}"
+    if first != "clip 0.2":
+        gap, error = means[first][0] - means["clip 0.2"][0], np.hypot(means[first][1], means["clip 0.2"][1])
+        lead += f", {gap:.2f} before clip 0.2" + ("" if np.isnan(error) else f" (standard error {error:.2f})")
+    return f"{lead}. Least of the constrained: {least}, {means[least][0] - means['none'][0]:.2f} above none."
 
 
 def picture(runs: Runs, tasks: Sequence[str], variants: Sequence[str], path: Path) -> None:
@@ -283,19 +292,15 @@ def report(
     folder: Path, runs: Runs, tasks: Sequence[str], variants: Sequence[str], zero: Mapping[str, float], seeds: int
 ) -> None:
     """Write and print the table, what it says, the missing cells, and the picture."""
-    missing = [f"{task} {variant}" for task, variant in product(tasks, variants) if _short(runs, task, variant, seeds)]
     text = table(runs, tasks, variants, zero, seeds) + "\n"
-    if missing:
-        text += f"\nUnfinished: {', '.join(missing)}.\n"
-    elif {"none", "clip 0.2"} <= set(variants):
+    done, asked = sum(map(len, runs.values())), seeds * len(tasks) * len(variants)
+    if done < asked:
+        text += f"\nUnfinished: {asked - done} of {asked} runs; what is said here is so far.\n"
+    if {"none", "clip 0.2"} <= set(variants) and len(runs) == len(tasks) * len(variants):
         text += f"\n{verdict(runs, tasks, variants, zero)}\n"
     print("\n" + text)
     (folder / "table.md").write_text(text)
     picture(runs, tasks, variants, IMAGES / f"paper-{folder.name}.png")
-
-
-def _short(runs: Runs, task: str, variant: str, seeds: int) -> bool:
-    return len(runs.get((task, variant), ())) < seeds
 
 
 if __name__ == "__main__":

@@ -66,16 +66,16 @@ def test_the_verdict_names_the_first_and_the_least():
     found = runs({"none": [0.0, 0.0], "clip 0.2": [80.0, 82.0], "fixed 1": [90.0, 100.0], "clip 0.1": [70.0, 74.0]})
     text = paper.verdict(found, ["task"], ["none", "clip 0.2", "fixed 1", "clip 0.1"], {"task": 0.0})
     assert "First: fixed 1, 0.14 before clip 0.2" in text
-    assert "at most 0.05" in text
+    assert "(standard error 0.05)" in text
     assert "Least of the constrained: clip 0.1, 0.72 above none." in text
 
 
 def test_unfinished_cells_are_said_to_be_so():
     found = runs({"clip 0.2": [80.0]})
     text = paper.table(found, ["task"], ["clip 0.2", "fixed 1"], {"task": 0.0}, 3)
-    assert "| clip 0.2 | unfinished |" in text
+    assert "| clip 0.2 | **1.00** unfinished |" in text
     assert "1 of 3" in text
-    assert "| fixed 1 | unfinished |" in text
+    assert "| fixed 1 |  unfinished |" in text
     assert "0 of 3" in text
 
 
