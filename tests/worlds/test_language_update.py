@@ -16,7 +16,7 @@ from vantage.language import update as learning
 from vantage.language.experience import Shaping, rollout, with_signal
 from vantage.language.parallel import Processes
 from vantage.language.records import Experience, Sequences
-from vantage.language.roles import Roles, build
+from vantage.language.roles import LoRA, Roles, build
 from vantage.recipe import (
     A2C,
     GRPO,
@@ -151,6 +151,32 @@ def test_tokens_under_the_mask_change_nothing():
     seen = sequences()
     other = replace(seen, ids=torch.where(seen.mask, seen.ids, 7))
     close(gradient(PPO()), gradient(PPO(), seen=other))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["two backbones", "one"])
+def test_checkpointing_recomputes_and_changes_nothing(shared):
+    """Without dropout, and with the right adapter on when activations are made a second time."""
+
+    def slopes(checkpointing: bool):
+        torch.manual_seed(0)
+        models = build(actor("gpt2"), lora=LoRA(rank=2) if shared else None)
+        with torch.no_grad():
+            for name, p in [*models.actor_parameters, *models.critic_parameters]:
+                p.add_(0.1 * torch.sin(torch.arange(p.numel())).view_as(p) * ("lora_B" in name or "head" in name))
+        how, seen, calls = learning.Pass(checkpointing=checkpointing), sequences(), []
+        inner = models.actor.get_base_model() if shared else models.actor
+        inner.transformer.h[0].ln_1.register_forward_hook(lambda *others: calls.append(1))
+        made = plan(models, PPO(whiten=None), how)
+        had = experience(models, seen, how)
+        calls.clear()
+        total = learning.denominator(made.recipe, had.rollout, np.arange(B))
+        learning.gradients(made, learning.prepare(made, had), seen, total)
+        moved = [*models.actor_parameters, *models.critic_parameters]
+        return torch.cat([p.grad.flatten() for _, p in moved]), len(calls)
+
+    (plain, once), (again, more) = slopes(False), slopes(True)
+    assert more == 2 * once
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_whole_gradient_is_that_of_one_loss():

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,7 +92,8 @@ def _asked_of_accelerate() -> int | None:
             words = file.read().decode(errors="replace").split("\0")
     except OSError:
         return None
-    for name in ("--num_processes", "--num-processes", "-n"):
-        if name in words[:-1]:
-            return int(words[words.index(name) + 1])
+    for word, following in pairwise([*words, ""]):
+        name, _, value = word.partition("=")
+        if name in ("--num_processes", "--num-processes"):
+            return int(value or following)
     return None

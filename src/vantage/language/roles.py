@@ -116,11 +116,12 @@ class AdapterCritic(Critic):
 @contextmanager
 def adapter(shared: Any, name: str) -> Iterator[None]:
     """The shared model with one adapter on; all adapters can be trained before, within and after."""
+    before = shared.active_adapter
     _switch(shared, name)
     try:
         yield
     finally:
-        _switch(shared, ACTOR)
+        _switch(shared, before)
 
 
 def _switch(shared: Any, name: str) -> None:
@@ -151,6 +152,15 @@ class Roles:
             else:
                 with self.actor.disable_adapter():
                     yield self.actor
+
+    @contextmanager
+    def valuing(self) -> Iterator[None]:
+        """While the critic is run and differentiated: its adapter stays on, for activations that are recomputed."""
+        if isinstance(self.critic, AdapterCritic):
+            with adapter(self.actor, CRITIC):
+                yield
+        else:
+            yield
 
     @property
     def actor_parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -300,11 +310,20 @@ def scoring_mode(*models: Any) -> None:
 
 
 def checkpoint_layers(model: Any) -> None:
-    """Recompute each layer's activations in the backward pass, without switching dropout on: of the layers, only the
-    flag that asks for the recomputation is set.
+    """Recompute each layer's activations in the backward pass, without switching dropout on: of each layer only its own
+    flag is set, and a dropout rate of its own to 0.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    for layer in model.modules():
+    backbone = getattr(model, "backbone", model)
+    inner = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
+    if not hasattr(inner, "activation_checkpointing_enable"):
+        return
+    if not inner.is_activation_checkpointing:
+        inner.activation_checkpointing_enable({"use_reentrant": False})
+    for layer in inner.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.training = True
+            for name in ("dropout", "activation_dropout", "hidden_dropout"):
+                if isinstance(getattr(layer, name, None), float):
+                    setattr(layer, name, 0.0)

@@ -1,7 +1,7 @@
 """Everything that defines an RLHF run besides models, rewards and prompts, and the language world's own defaults."""
 
 import difflib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vantage.language.experience import Shaping
@@ -11,7 +11,6 @@ from vantage.recipe import (
     PPO,
     ClippedValue,
     Correction,
-    KLAdaptive,
     KLHome,
     KLInReward,
     Optim,
@@ -19,7 +18,6 @@ from vantage.recipe import (
     Separate,
     StateMean,
     TrustRegion,
-    adaptive,
     in_world,
 )
 from vantage.recipe.schedule import check, check_type, check_whole
@@ -99,8 +97,6 @@ class Settings:
         check(whole, self, "batch_size", f"a multiple of the recipe's {self.group_size} completions for each prompt")
         critic = recipe.critic is not None or self.critic_warmup == 0
         check(critic, self, "critic_warmup", "the recipe has no critic to warm up: leave it 0")
-        rule = adaptive(self.optim)
-        check(rule is None or isinstance(rule, KLAdaptive), self, "optim", "a rate that is a number or a schedule")
 
     @property
     def group_size(self) -> int:
@@ -122,8 +118,3 @@ def settings(**options: Any) -> Settings:
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
             raise TypeError(f"unknown option {name!r}: {hint}")
     return Settings(**options)
-
-
-def with_recipe(chosen: Settings, recipe: Recipe) -> Settings:
-    """The settings with another recipe."""
-    return replace(chosen, recipe=recipe)

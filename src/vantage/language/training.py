@@ -46,6 +46,11 @@ class LanguageWorld:
         self._settings, self._roles, self._reward, self._tokenizer = settings, roles, reward, tokenizer
         self._stop, self._pad = stop, data.pad_id(tokenizer)
         self._processes = Processes.join()
+        if settings.prompts_per_update < self._processes.size:
+            raise ValueError(
+                f"Settings.batch_size = {settings.batch_size}: an update has {settings.prompts_per_update} prompts, fewer "
+                f"than the {self._processes.size} processes; raise it"
+            )
         self.how = learning.Pass(
             temperature=settings.sampling.temperature, micro_batch=settings.micro_batch, bf16=settings.bf16,
             checkpointing=settings.gradient_checkpointing, device=device,

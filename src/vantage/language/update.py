@@ -234,11 +234,12 @@ def gradients(
     if recipe.critic is not None:
         for rows, some in plan.how.parts(seen):
             part, held = _rows(mine, rows, some), Outputs(**_now(says, known, rows, some))
-            with plan.how.precision():
-                outputs = replace(held, **critic_outputs(plan, some))
-            known |= _note(says, outputs, rows)
-            value, _ = loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)
-            value.backward()
+            with roles.valuing():
+                with plan.how.precision():
+                    outputs = replace(held, **critic_outputs(plan, some))
+                known |= _note(says, outputs, rows)
+                value, _ = loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)
+                value.backward()
     plan.processes.add_gradients([p for _, p in [*roles.actor_parameters, *roles.critic_parameters]])
     gathered = plan.processes.interleave({name: says[name] for name in sorted(known)}, batch.psi.shape[1])
     return Outputs(**gathered)
