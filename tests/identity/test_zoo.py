@@ -112,6 +112,9 @@ def test_networks_and_normalisation():
     assert from_zoo({"policy_kwargs": written}).settings["network"] == MLP(hidden=(256, 256), activation="relu")
     older = written.replace("dict(pi", "[dict(pi").replace("256]))", "256])])")
     assert from_zoo({"policy_kwargs": older}).settings["network"] == MLP(hidden=(256, 256), activation="relu")
+    began = from_zoo({"policy_kwargs": "dict(log_std_init=-2, ortho_init=False)"}).settings
+    assert began["network"] == MLP(orthogonal=False)
+    assert began["std_init"] == pytest.approx(np.exp(-2))
     found = from_zoo({"normalize": "{'norm_obs': True, 'norm_reward': False}"}).settings
     assert (found["normalise_observation"], found["normalise_reward"]) == (True, False)
 
@@ -124,7 +127,7 @@ def test_networks_and_normalisation():
         ({"clip_range_vf": 0.2}, "ClippedValue"),
         ({"env_wrapper": "x.Y"}, "callable"),
         ({"policy": "CnnPolicy"}, "MlpPolicy"),
-        ({"policy_kwargs": "dict(log_std_init=-2)"}, "log_std_init"),
+        ({"policy_kwargs": "dict(full_std=True)"}, "full_std"),
         ({"policy_kwargs": "dict(net_arch=dict(pi=[8], vf=[4]))"}, "equal"),
         ({"policy_kwargs": "__import__('os').getcwd()"}, "not understood"),
         ({"normalize": "{'gamma': 1}"}, "gamma"),

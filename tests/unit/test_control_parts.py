@@ -59,6 +59,14 @@ def test_an_agent_learns_with_a_foreign_network():
     assert max(report.column("train/act_mismatch")) < 1e-5
 
 
+def test_uniform_weights_and_biases_lie_within_one_over_the_root_of_the_inputs(rng):
+    built = MLP(hidden=(400,), orthogonal=False).build(rng, Inputs(size=25), 3, 0.01)
+    for (weight, bias), k in zip(built.layers, (1 / 5, 1 / 20), strict=True):
+        for x in (weight, bias):
+            assert 0.5 * k < np.abs(x).max() <= k
+        assert weight.std() == pytest.approx(k / np.sqrt(3), rel=0.1)
+
+
 def test_orthogonal_matrices_are(rng):
     for shape in ((6, 3), (3, 6), (4, 4)):
         w = orthogonal(rng, *shape, 2.0).astype(float)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -129,7 +130,7 @@ def perceptron(xp: Any, activation: Callable[[Any, Any], Any], layers: list[tupl
 @known
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """A perceptron with orthogonal initialisation: gain √2 inside, `gain` at the head; biases 0."""
+    """A perceptron; its weights begin orthogonal with gain √2 inside and `gain` at the head, its biases at 0."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
@@ -137,6 +138,8 @@ class MLP:
     """What follows each hidden layer."""
     shared: bool = False
     """Whether actor and critic have all hidden layers in common."""
+    orthogonal: bool = True
+    """Whether weights begin orthogonal; else weights and biases are uniform in ±1/√(inputs of the layer)."""
 
     def __post_init__(self) -> None:
         check(all(width >= 1 for width in self.hidden), self, "hidden", "each layer needs at least one unit")
@@ -144,17 +147,29 @@ class MLP:
 
     def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Tower:
         """The tower with fresh weights, float32."""
-        return tower(rng, (inputs.size, *self.hidden, outputs), self.activation, gain)
+        return self._tower(rng, (inputs.size, *self.hidden, outputs), gain)
 
     def build_trunk(self, rng: np.random.Generator, inputs: Inputs) -> tuple[Tower, int]:
         """The hidden layers."""
         check(len(self.hidden) > 0, self, "hidden", "a shared perceptron needs a hidden layer")
         sizes = (inputs.size, *self.hidden)
-        return tower(rng, sizes, self.activation, np.sqrt(2.0), linear_end=False), sizes[-1]
+        return self._tower(rng, sizes, np.sqrt(2.0), linear_end=False), sizes[-1]
 
     def build_head(self, rng: np.random.Generator, features: int, outputs: int, gain: float) -> Tower:
         """One linear layer."""
-        return tower(rng, (features, outputs), self.activation, gain)
+        return self._tower(rng, (features, outputs), gain)
+
+    def _tower(self, rng: np.random.Generator, sizes: tuple[int, ...], gain: float, linear_end: bool = True) -> Tower:
+        if self.orthogonal:
+            return tower(rng, sizes, self.activation, gain, linear_end)
+        return Tower(*uniform(rng, sizes), self.activation, linear_end)
+
+
+def uniform(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Weights and biases of each layer, uniform in ±1/√(its inputs): how PyTorch begins."""
+    pairs = [(m, n, 1.0 / np.sqrt(m)) for m, n in pairwise(sizes)]
+    weights = tuple(rng.uniform(-k, k, (m, n)).astype(np.float32) for m, n, k in pairs)
+    return weights, tuple(rng.uniform(-k, k, n).astype(np.float32) for _, n, k in pairs)
 
 
 def tower(

@@ -6,6 +6,7 @@ hyperparams/ppo.yml, and Stable-Baselines3's `PPO.__init__`.
 
 import ast
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ FIELDS = {
     "target_kl": "recipe.target_kl",
     "normalize_advantage": "recipe.whiten",
     "normalize": "normalise_observation, normalise_reward",
-    "policy_kwargs": "network",
+    "policy_kwargs": "network, std_init",
     "policy": "network",
     "seed": "seed",
     "use_sde": "",
@@ -95,7 +96,7 @@ def from_zoo(options: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> 
     settings: dict[str, Any] = {name: known[name] for name in ("n_envs", "n_steps", "gamma", "seed") if name in known}
     settings |= {"recipe": recipe, "optim": optim, **_normalise(given.get("normalize", False))}
     if "policy_kwargs" in given or given.get("policy", "MlpPolicy") != "MlpPolicy":
-        settings["network"] = _network(given.get("policy", "MlpPolicy"), given.get("policy_kwargs", {}))
+        settings |= _policy(given.get("policy", "MlpPolicy"), given.get("policy_kwargs", {}))
     return Tuned(total_steps=known["n_timesteps"], settings=settings)
 
 
@@ -127,12 +128,13 @@ def _normalise(value: Any) -> dict[str, bool]:
     }
 
 
-def _network(policy: str, value: Any) -> MLP:
-    """The perceptron that `policy_kwargs`, a dict or the text of one, describes."""
+def _policy(policy: str, value: Any) -> dict[str, Any]:
+    """The perceptron, and σ at the start, that `policy_kwargs`, a dict or the text of one, describes."""
     if policy != "MlpPolicy":
         raise ValueError(f"policy = {policy!r} has no counterpart: only 'MlpPolicy' is mapped")
     options = _literal("policy_kwargs", value) if isinstance(value, str) else dict(value)
     found: dict[str, Any] = {}
+    start = {"std_init": math.exp(options.pop("log_std_init"))} if "log_std_init" in options else {}
     for name, x in options.items():
         if name == "net_arch":
             x = x[0] if isinstance(x, list) and len(x) == 1 and isinstance(x[0], dict) else x  # as before zoo 1.8
@@ -142,9 +144,11 @@ def _network(policy: str, value: Any) -> MLP:
             found["hidden"] = tuple(sides[0])
         elif name == "activation_fn":
             found["activation"] = str(getattr(x, "__name__", x)).rsplit(".", 1)[-1].lower()
-        elif (name, x) != ("ortho_init", True):
+        elif name == "ortho_init":
+            found["orthogonal"] = bool(x)
+        else:
             raise ValueError(f"policy_kwargs: {name} = {x!r} has no counterpart: leave policy_kwargs out")
-    return MLP(**found)
+    return {"network": MLP(**found), **start}
 
 
 def _literal(name: str, text: str) -> Any:
