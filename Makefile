@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# PyTorch is needed by the tests only. Where the default index offers just the large CUDA build, name PyTorch's CPU
-# index instead: make test TORCH_INDEX=URL (or set PIP_INDEX_URL for everything).
+# PyTorch is needed for language models, and by the tests. Where the default index offers just the large CUDA build,
+# name PyTorch's CPU index instead: make test TORCH_INDEX=URL (or set PIP_INDEX_URL for everything).
 TORCH       := torch==2.13.0
 TORCH_INDEX ?=
 WORKERS     ?= 2
+# What the tests use besides the development tools. gymnax 1.0.1 declares gymnasium<1.4, but works with 1.4.
+EXTRAS      := dev,docs,envs,envpool,jaxenvs,language
+GYMNAX      := gymnax==1.0.1
 
 export NO_MKDOCS_2_WARNING := 1
 
@@ -68,5 +71,6 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing vantage and its development tools into $(VENV) (a few minutes)"
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(PIP) --editable '.[dev,docs]'
+	$(PIP) --editable '.[$(EXTRAS)]'
+	$(PIP) --no-deps $(GYMNAX)
 	@touch $@ $(VENV)/.core
