@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import jaxtyping
@@ -14,7 +15,7 @@ import vantage as vt
 from tests.backends._cases import record
 from tests.conftest import BACKENDS
 from vantage import recipe as recipes
-from vantage.recipe import RECIPES, Schedule, at, optim_at, positive
+from vantage.recipe import RECIPES, Schedule, at, optim_at, positive, refused
 from vantage.runs.config import from_json, to_json
 from vantage.theory import returns
 
@@ -408,3 +409,9 @@ def test_whitening_over_the_batch_is_done_once(rng):
     psi = vt.PPO(whiten="batch").prepare(rollout_of(x)).psi[x["mask"]]
     assert abs(psi.mean()) < 1e-12 and abs(psi.std() - 1.0) < 1e-6
     assert vt.PPO(whiten="minibatch").prepare(rollout_of(x)).psi[x["mask"]].std() != pytest.approx(1.0)
+
+
+def test_the_documented_table_of_refusals_is_the_one_that_is_checked():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text()
+    assert refused.table() in page
+    assert len(refused.REFUSED) == refused.table().count("\n") - 1
