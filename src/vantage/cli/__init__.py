@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = (
-    "train", "eval", "play", "doctor", "report", "compare", "plot", "tune", "check", "export", "bench", "demo",
-    "explain", "verify", "info",
+    "train", "eval", "play", "rlhf", "chat", "doctor", "report", "compare", "plot", "tune", "check", "export", "bench",
+    "demo", "explain", "verify", "info",
 )  # fmt: skip
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
 
@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, OSError, ValueError, TypeError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("VANTAGE_DEBUG"):
             raise
-        return _fail(f"vantage {name}", sentence(error), 2 if isinstance(error, UsageError) else 1)
+        told = sentence(error)
+        if name in ("train", "compare", "tune") and isinstance(error, ValueError):
+            told = import_module("vantage.cli.plan").in_flags(told)
+        return _fail(f"vantage {name}", told, 2 if isinstance(error, UsageError) else 1)
 
 
 @contextmanager
