@@ -83,6 +83,11 @@ def test_each_command_has_help(name, capsys):
         (["explain", "ppo", "--clip-rnge", "0.1"], "did you mean --clip-range"),
         (["eval"], "missing RUN"),
         (["play", "somewhere", "--gf", "x"], "did you mean --gif"),
+        (["train", "CartPole-v1", "--learning-rate", "1e-3"], "there is no option --learning-rate: here it is --lr"),
+        (["train", "CartPole-v1", "--total_timesteps", "9"], "here it is --steps"),
+        (["train", "CartPole-v1", "--network", "lst"], "did you mean lstm"),
+        (["eval", "somewhere", "--episodes", "0"], "--episodes 0: play at least one"),
+        (["play", "somewhere", "--max-frames", "0"], "--max-frames 0"),
     ],
 )
 def test_misspelt_or_impossible(argv, part, capsys):
@@ -93,9 +98,13 @@ def test_misspelt_or_impossible(argv, part, capsys):
     ("argv", "part"),
     [
         (["train", "CartPole-v11", *OUT], "CartPole-v1"),
-        (["train", "CartPole-v1", "--gae-lambda", "2", *OUT], "λ lies between"),
-        (["train", "CartPole-v1", "--gamma", "2", *OUT], "discount lies between"),
-        (["train", "CartPole-v1", "--n-minibatches", "3000", *OUT], "n_minibatches = 3000: the n_envs"),
+        (["train", "CartPole-v1", "--gae-lambda", "2", *OUT], "--gae-lambda 2.0: λ lies between"),
+        (["train", "CartPole-v1", "--gamma", "2", *OUT], "--gamma 2.0: a discount lies between"),
+        (["train", "CartPole-v1", "--n-minibatches", "3000", *OUT], "--n-minibatches 3000: the n_envs"),
+        (["train", "CartPole-v1", "--clip-range", "-1", *OUT], "--clip-range -1.0: the clip range is a positive"),
+        (["train", "CartPole-v1", "--lr", "-1", *OUT], "--lr -1.0: a positive learning rate"),
+        (["train", "CartPole-v1", "--hidden", "0", *OUT], "--hidden (0,): each layer"),
+        (["compare", "CartPole-v1", "ppo", "--n-envs", "0", *OUT], "--n-envs 0: at least one"),
         (["train", "ALE/Nowhere-v5", *OUT], "ALE/Nowhere-v5"),
         (["train", "CartPole-v1", "--objective", "likelihood", *OUT], "use Ratio, Clip or Penalty"),
         (["train", "--resume", "nowhere"], "nowhere is no run"),

@@ -101,6 +101,20 @@ def test_unknown_types_and_fields_are_refused():
         to_json(object())
 
 
+def test_two_classes_cannot_have_one_name_in_files():
+    import vantage.language.settings  # its Settings are not those of control
+
+    assert configuration.tag(vantage.language.settings.Settings) == "language.Settings"
+    assert configuration.KNOWN["Settings"] is Settings
+
+    @dataclass(frozen=True)
+    class Clip:
+        pass
+
+    with pytest.raises(ValueError, match=r"Clip is the name of vantage.recipe.objective.Clip in files"):
+        configuration.known(Clip)
+
+
 @dataclass(frozen=True)
 class Mine:
     width: int = 3

@@ -232,7 +232,7 @@ def test_plot(done, tmp_path, capsys):
     target = tmp_path / "b.png"
     assert main(["plot", str(done / "a2c"), "--out", str(target), "--metrics", "train/kl,train/loss"]) == 0
     assert target.exists()
-    assert "1 different settings" in capsys.readouterr().out
+    assert "runs with the same settings" in capsys.readouterr().out
     assert main(["plot", str(done), "--metrics", "train/kll"]) == 1
     assert "did you mean train/kl" in capsys.readouterr().err
     assert main(["plot", str(tmp_path)]) == 1

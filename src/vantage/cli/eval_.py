@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vantage.cli import UsageError
 from vantage.cli.options import Parser, of_fields
 from vantage.runs.folder import RunFolder
 
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> None:
     """`vantage eval RUN`."""
     given = Parser("eval", of_fields(Eval, "evaluation"), {"RUN": "a run folder, or the file of an agent"}).read(argv)
     chosen = Eval(**{name: value for name, value in given.items() if name != "RUN"})
+    if chosen.episodes < 1:
+        raise UsageError(f"--episodes {chosen.episodes}: play at least one")
     agent = agent_of(Path(given["RUN"]))
     result = agent.evaluate(chosen.episodes, deterministic=not chosen.stochastic, seed=chosen.seed)
     if chosen.json:
@@ -42,4 +45,8 @@ def agent_of(path: Path) -> Any:
     """The agent that a run folder, or a file, holds."""
     import vantage as vt
 
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist: give a folder that vantage train made, or the file of an agent"
+        )
     return vt.load(RunFolder(path).newest if path.is_dir() else path)

@@ -47,6 +47,21 @@ def of_fields(cls: type, group: str, *, skip: Iterable[str] = ()) -> list[Option
     ]
 
 
+ELSEWHERE = {
+    "--learning-rate": "--lr", "--total-timesteps": "--steps", "--n-timesteps": "--steps", "--num-envs": "--n-envs",
+    "--num-steps": "--n-steps", "--update-epochs": "--n-epochs", "--num-minibatches": "--n-minibatches",
+    "--batch-size": "--n-minibatches, n_envs · n_steps divided by the batch size", "--clip-coef": "--clip-range",
+    "--anneal-lr": "--lr lin_3e-4", "--algo": "--recipe", "--env": "the environment without an option",
+    "--env-id": "the environment without an option", "--conf-file": "--config",
+    "--track": "--wandb PROJECT", "--eval-freq": "--eval-every", "--save-freq": "--keep-every",
+    "--vec-env": "--backend", "--capture-video": "--video-every", "--policy": "--network",
+    "--normalize-advantage": "--whiten", "--norm-adv": "--whiten", "--n-trials": "--trials", "--n-jobs": "--jobs",
+    "--optimize-hyperparameters": "vantage tune", "--trained-agent": "--resume",
+    "--device": "JAX's own choice, JAX_PLATFORMS=cpu", "--progress": "nothing: progress is shown",
+}  # fmt: skip
+"""What options of Stable-Baselines3, its zoo and CleanRL are called here."""
+
+
 class Parser(argparse.ArgumentParser):
     """Parses what the options say into a dict of what was given; every error is one sentence with a remedy."""
 
@@ -89,7 +104,9 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
             return f"{word!r} is one argument too many"
-        flag = word.split("=")[0]
+        flag = word.split("=")[0].replace("_", "-")
+        if flag in ELSEWHERE:
+            return f"there is no option {flag}: here it is {ELSEWHERE[flag]}"
         return f"there is no option {flag}: {_nearest_flag(flag, [o.flag for o in self._options.values()])}"
 
     def _value(self, name: str, text: Any) -> Any:

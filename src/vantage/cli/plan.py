@@ -1,5 +1,6 @@
 """From what was typed to complete settings: tuned values for the environment, overridden by what was given."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -195,6 +196,23 @@ def _remedy(option: Option) -> str:
         if option.name in signature(build).parameters:
             return f"leave it out, or choose a recipe that has it, such as --recipe {name}"
     return "leave it out, or choose the other --optim"
+
+
+def in_flags(message: str) -> str:
+    """An error about a field, `Clip.low = -1.0: …`, as one about the option that sets it, `--clip-range -1.0: …`."""
+    found = re.match(r"(\w+)\.(\w+) = (.+?): (.+)", message, re.DOTALL)
+    if found is None:
+        return message
+    kind, name, value, rest = found.groups()
+    for option, path in preset_options().values():
+        owners = [_at(build(), path[:-1]) for build in RECIPES.values() if lands(build, option.name) == path]
+        if path[-1] == name and kind in {type(owner).__name__ for owner in owners}:
+            return f"{option.flag} {value}: {rest}"
+    own = {"Recipe": "recipe", "Joint": "optimiser", "Separate": "optimiser", "MLP": "network", "Settings": "agent"}
+    for option in (*recipe_options(), *agent_options()):
+        if option.name == name and option.group == own.get(kind):
+            return f"{option.flag} {value}: {rest}"
+    return message
 
 
 def rows(plan: Plan) -> list[tuple[str, str, str]]:

@@ -32,4 +32,6 @@ def main(argv: Sequence[str]) -> None:
         draw(groups, [name.strip() for name in chosen.metrics.split(",")], target, title=chosen.title)
     except OSError as error:
         raise OSError(reason(error, target)) from error
-    print(f"{sum(len(known.rows) for known in groups)} runs, {len(groups)} different settings, in {target}")
+    runs, kinds = sum(len(known.rows) for known in groups), len(groups)
+    told = "with the same settings" if kinds == 1 else f"with {kinds} different settings"
+    print(f"{target}: {runs} run{'s' if runs > 1 else ''} {told}")

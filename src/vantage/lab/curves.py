@@ -75,7 +75,7 @@ def group(runs: Sequence[RunFolder]) -> list[Group]:
 def _facts(config: dict[str, Any]) -> dict[str, str]:
     """What defines a run but its seed, as text by name; recipe, optimiser and network field by field."""
     settings = dict(config["settings"])
-    parts = [settings.pop(name) for name in ("recipe", "optim", "network")]
+    parts = [settings.pop(name) or {} for name in ("recipe", "optim", "network")]
     flat = {name: value for part in (*parts, settings) for name, value in part.items() if name not in ("type", "seed")}
     return {"env": str(config["env"]), **{name: _text(value) for name, value in flat.items()}}
 

@@ -22,11 +22,23 @@ OWN = "own"
 """Marks what stands for a class that the file cannot name."""
 
 
+def tag(cls: type) -> str:
+    """The name by which a file calls a type; those of the language world carry its name, for they are not control's."""
+    return f"language.{cls.__name__}" if cls.__module__.startswith("vantage.language") else cls.__name__
+
+
 def known(cls: T) -> T:
     """Let files name this dataclass; decorate your own networks and objectives with it before loading an agent that
     uses them.
+
+    Raises ValueError if another class of that name is known already.
     """
-    KNOWN[cls.__name__] = cls
+    old = KNOWN.get(tag(cls), cls)
+    if (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(
+            f"{cls.__name__} is the name of {old.__module__}.{old.__qualname__} in files: choose another one"
+        )
+    KNOWN[tag(cls)] = cls
     return cls
 
 
@@ -42,8 +54,8 @@ def to_json(x: Any) -> Any:
         return [to_json(item) for item in x]
     if isinstance(x, dict):
         return {str(key): to_json(item) for key, item in x.items()}
-    if is_dataclass(x) and KNOWN.get(type(x).__name__) is type(x):
-        return {"type": type(x).__name__, **{f.name: to_json(getattr(x, f.name)) for f in fields(x) if f.init}}
+    if is_dataclass(x) and KNOWN.get(tag(type(x))) is type(x):
+        return {"type": tag(type(x)), **{f.name: to_json(getattr(x, f.name)) for f in fields(x) if f.init}}
     if is_dataclass(x) and not isinstance(x, type):
         return {"type": type(x).__name__, OWN: True}
     raise TypeError(
