@@ -4,7 +4,7 @@ Both learn with the settings of one `Row`, in turn, each run in a process of its
 whole training, rollout and update, from the end of the second update on: start-up and compilation are not in them.
 The peer runs with PyTorch's own number of threads and with one (`--threads 1` where other work shares the processor:
 PyTorch's threads wait for each other); its better median counts. It comes with `pip install "vantage[bench]"`, or from
-another environment by --peer-python.
+another environment by --peer-python; so does rejax, whose gymnax is an older one than ours.
 """
 
 import argparse
@@ -50,14 +50,25 @@ class Row:
     """Stop when the mean return of the last 100 episodes is this high, and tell the time since the process began."""
     startup: bool = False
     """Whether only the time to the end of the first update counts."""
+    rival: str = "peer"
+    """The worker that we are compared with: "peer" (Stable-Baselines3), "rejax", or "bare" (the environment alone)."""
 
 
 ZOO = Row(n_envs=8, n_steps=32, batch_size=256, n_epochs=20, lr=1e-3, linear=True, gamma=0.98, lam=0.8, steps=100_000)
+JAX = Row(
+    env="gymnax:CartPole-v1", steps=512 * 1000, n_envs=4, n_steps=128, batch_size=128, n_epochs=4, lr=2.5e-4,
+    ent_coef=0.01, rival="rejax",
+)  # fmt: skip
 ROWS = {
     "cartpole-zoo": ZOO,
     "cartpole-cleanrl": Row(steps=100_000, n_envs=4, n_steps=128, batch_size=128, n_epochs=4, lr=2.5e-4, ent_coef=0.01),
     "cartpole-256": Row(steps=655_360, n_envs=256, n_steps=128, batch_size=8192, n_epochs=4, lr=1e-3),
     "halfcheetah-1": Row(env="HalfCheetah-v5", steps=20_480, n_envs=1, n_steps=2048, batch_size=64, n_epochs=10),
+    "gymnax-4x128": JAX,
+    "gymnax-2048x32": replace(JAX, n_envs=2048, n_steps=32, batch_size=4096, lr=1e-3, steps=65_536 * 40),
+    "envpool-halfcheetah-64": Row(
+        env="envpool:HalfCheetah-v5", steps=4096 * 30, n_envs=64, n_steps=64, batch_size=512, n_epochs=4, rival="bare"
+    ),
     "solve": replace(ZOO, goal=475.0),
     "start-up": replace(ZOO, steps=256, startup=True),
 }
@@ -182,8 +193,54 @@ def peer(row: Row, seed: int, began: float) -> Result:
     return clock.result()
 
 
+def rejax(row: Row, seed: int, began: float) -> Result:
+    """One run of rejax's PPO, compiled as a whole beforehand; its return is that of 128 episodes after training."""
+    import jax
+    from jax import numpy as jnp
+    from rejax import PPO  # pyright: ignore[reportMissingImports]
+
+    algorithm = PPO.create(
+        env=row.env.partition(":")[2], agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
+        num_envs=row.n_envs, num_steps=row.n_steps, num_minibatches=row.n_envs * row.n_steps // row.batch_size,
+        num_epochs=row.n_epochs, learning_rate=row.lr, gamma=row.gamma, gae_lambda=row.lam, ent_coef=row.ent_coef,
+        max_grad_norm=0.5, total_timesteps=row.steps, eval_freq=row.steps, skip_initial_evaluation=True,
+    )  # fmt: skip
+    evaluate, key = algorithm.eval_callback, jax.random.key(seed)
+    silent = algorithm.replace(eval_callback=lambda algorithm, state, rng: jnp.zeros(()))
+    train = jax.jit(silent.train).lower(key).compile()
+    ready = time.time()
+    state, _ = jax.block_until_ready(train(key))
+    seconds = time.time() - ready
+    return {
+        "steps/s": row.steps / seconds,
+        "first update": ready - began,
+        "steps": row.steps,
+        "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "return": float(jax.jit(evaluate)(algorithm, state, key)[1].mean()),
+    }
+
+
+def bare_pool(row: Row, seed: int) -> Result:
+    """EnvPool alone: as many copies, random actions drawn beforehand, no policy; filler steps do not count."""
+    import envpool
+    import numpy as np
+
+    env = envpool.make(row.env.partition(":")[2], env_type="gymnasium", num_envs=row.n_envs, seed=seed)
+    env.reset()
+    actions = np.random.default_rng(seed).uniform(-1.0, 1.0, (100, row.n_envs, *env.action_space.shape))
+    count, over, start = 0, np.zeros(row.n_envs, bool), time.time()
+    while time.time() - start < 4.0:
+        for action in actions:
+            count += int((~over).sum())
+            _, _, terminated, truncated, _ = env.step(action)
+            over = terminated | truncated
+    return {"steps/s": count / (time.time() - start)}
+
+
 def bare(row: Row, seed: int, began: float) -> Result:
     """The environment alone: one copy, random actions, no policy."""
+    if row.env.startswith("envpool:"):
+        return bare_pool(row, seed)
     import gymnasium
 
     env = gymnasium.make(row.env)
@@ -200,7 +257,7 @@ def bare(row: Row, seed: int, began: float) -> Result:
     return {"steps/s": count / (time.time() - start)}
 
 
-SIDES = {"ours": ours, "command": command, "peer": peer, "bare": bare}
+SIDES = {"ours": ours, "command": command, "peer": peer, "rejax": rejax, "bare": bare}
 
 
 # ---- in turn ----
@@ -241,6 +298,9 @@ def sides(row: Row, peer_python: str, threads: list[str], cache: str) -> list[Si
     if row.goal is not None:
         warm = Side(name="Vantage, warm cache", worker="ours", environment=(("VANTAGE_CACHE", cache),))
         return [cold, warm, *peers]
+    if row.rival != "peer":
+        own = {"rejax": "rejax", "bare": "environment alone"}[row.rival]
+        return [cold, Side(name=own, worker=row.rival, python=peer_python if row.rival == "rejax" else sys.executable)]
     return [cold, *peers, *([Side(name="environment alone", worker="bare")] if row.n_envs == 1 else [])]
 
 
@@ -293,7 +353,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side, in turn")
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has Stable-Baselines3")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peer")
     parser.add_argument("--threads", nargs="+", default=["default", "1"], help="the peer's numbers of threads")
     for hidden, kind in (("--worker", str), ("--seed", int), ("--began", float)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
