@@ -4,7 +4,7 @@ from typing import Any
 
 from vantage.language.records import Experience
 from vantage.language.update import rate
-from vantage.recipe import Clip, Recipe
+from vantage.recipe import Clip, Recipe, value
 from vantage.theory import critics, divergences, reduce
 
 FAMILIAR = {
@@ -66,7 +66,7 @@ def told(recipe: Recipe, optim: Any, episodes: int, tokens: int) -> dict[str, fl
         "time/tokens": float(tokens),
     }
     if isinstance(recipe.objective, Clip):
-        found["train/clip_range"] = float(recipe.objective.low)
+        found["train/clip_range"] = value(recipe.objective.low, 0.0)
     return found
 
 

@@ -44,8 +44,9 @@ class LoRA:
         from peft import LoraConfig
 
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+        scale: Any = self.alpha
         return LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, target_modules=targets, lora_dropout=0.0, task_type=task
+            r=self.rank, lora_alpha=scale, target_modules=targets, lora_dropout=0.0, task_type=task
         )  # fmt: skip
 
 

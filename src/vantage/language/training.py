@@ -15,7 +15,7 @@ from vantage.language.roles import Roles
 from vantage.language.settings import Settings
 from vantage.language.state import export, put
 from vantage.language.streams import Stream, noise, orders
-from vantage.recipe import KLInLoss, Penalty, Recipe, adaptive, optim_at
+from vantage.recipe import KLInLoss, Penalty, Recipe, adaptive, optim_at, value
 from vantage.recipe.schedule import swap
 from vantage.rollout import Rollout
 from vantage.world import TrainState
@@ -48,8 +48,8 @@ class LanguageWorld:
         self._processes = Processes.join()
         if settings.prompts_per_update < self._processes.size:
             raise ValueError(
-                f"Settings.batch_size = {settings.batch_size}: an update has {settings.prompts_per_update} prompts, fewer "
-                f"than the {self._processes.size} processes; raise it"
+                f"Settings.batch_size = {settings.batch_size}: an update needs a prompt for each of the "
+                f"{self._processes.size} processes, and has {settings.prompts_per_update}; raise it"
             )
         self.how = learning.Pass(
             temperature=settings.sampling.temperature, micro_batch=settings.micro_batch, bf16=settings.bf16,
@@ -57,7 +57,7 @@ class LanguageWorld:
         )  # fmt: skip
         self._moving = learning.Moving.of(roles, settings.optim)
         objective = settings.recipe.objective
-        self.beta: float | None = float(objective.beta) if isinstance(objective, Penalty) else None
+        self.beta: float | None = value(objective.beta, 0.0) if isinstance(objective, Penalty) else None
         self.kl_coef = float(settings.kl.beta) if settings.kl is not None else 0.0
         self.steps = self.updates = self.tokens = 0
         self._prompts_used, self._lr = 0, None
@@ -182,7 +182,9 @@ class LanguageWorld:
         width = max(part[0].shape[1] for part in parts)
         left = [(torch.nn.functional.pad(x, (width - x.shape[1], 0)) for x in part[:2]) for part in parts]
         ids, mask = (torch.cat(list(xs)) for xs in zip(*left, strict=True))
-        joined = {k: None if x is None else torch.cat([part[2][k] for part in parts]) for k, x in vars(says).items()}
+        joined: dict[str, Any] = {
+            k: None if x is None else torch.cat([part[2][k] for part in parts]) for k, x in vars(says).items()
+        }
         return ids, mask, Completions(**joined), torch.cat([part[3] for part in parts])
 
     def _scored(self, sequences: Sequences) -> dict[str, Tensor]:
@@ -235,7 +237,8 @@ class LanguageWorld:
         """`ppo_epochs` over the experience just collected, then both coefficients."""
         assert self.experience is not None
         chosen, kl = self._settings, self._settings.kl
-        optim = optim_at(chosen.optim, progress, self._lr)
+        given: Any = chosen.optim
+        optim = optim_at(given, progress, self._lr)
         plan = learning.Plan(
             recipe=recipe, roles=self._roles, how=self.how, optim=optim,
             reference=swap(kl, beta=self.kl_coef) if isinstance(kl, KLInLoss) else None, correction=chosen.correction,
@@ -263,7 +266,7 @@ class LanguageWorld:
         told: dict[str, float] = {}
         n, rule = self._settings.batch_size, adaptive(self._settings.optim)
         if isinstance(recipe.objective, Penalty):
-            told["train/beta"] = float(recipe.objective.beta)
+            told["train/beta"] = value(recipe.objective.beta, 0.0)
             if recipe.objective.rule is not None:
                 self.beta = float(recipe.objective.rule(told["train/beta"], read["train/kl"], n))
         if rule is not None:

@@ -69,7 +69,7 @@ class Moving:
         actor = [p for _, p in roles.actor_parameters]
         if not actor:
             raise ValueError("the actor has no parameter that requires a gradient: unfreeze it, or set lora=LoRA()")
-        adam = dict(lr=1.0, eps=float(optim.eps), weight_decay=0.0)
+        adam: dict[str, Any] = dict(lr=1.0, eps=float(optim.eps), weight_decay=0.0)
         critic = [p for _, p in roles.critic_parameters]
         return Moving(
             actor=torch.optim.AdamW(actor, **adam), critic=torch.optim.AdamW(critic, **adam) if critic else None
@@ -99,10 +99,10 @@ class Moving:
 
 def rate(optim: Any, name: str) -> float:
     """The learning rate of a network."""
-    return float(optim.lr if isinstance(optim, Joint) else getattr(optim, f"{name}_lr"))
+    return float(getattr(optim, "lr" if isinstance(optim, Joint) else f"{name}_lr"))
 
 
-def _clip(parameters: list[Any], norm: float, bound: float | None) -> None:
+def _clip(parameters: list[Any], norm: float, bound: Any) -> None:
     """g · min(1, bound/‖g‖)."""
     if bound is not None and norm > bound:
         for p in parameters:
@@ -144,7 +144,9 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
 
     Returns metrics averaged over the minibatches; `train/first_ratio_deviation` is that of the first one.
     """
-    recipe, sums, count, stopped = plan.recipe, {}, 0, False
+    recipe, count, stopped = plan.recipe, 0, False
+    sums: dict[str, float] = {}
+    bound: Any = recipe.target_kl
     batch = prepare(plan, experience)
     for epoch, order in enumerate(orders):
         if epoch and recipe.recompute_advantages and plan.roles.critic is not None:
@@ -156,7 +158,7 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
             total = denominator(recipe, experience.rollout, columns)
             says = gradients(plan, part, sequences, total, old_logits(experience.rollout, columns))
             metrics = {k: float(v) for k, v in measured(plan, part, says, total).items()}
-            stopped = recipe.target_kl is not None and metrics["train/approx_kl"] > KL_STOP * recipe.target_kl
+            stopped = bound is not None and metrics["train/approx_kl"] > KL_STOP * bound
             if not count:
                 sums["train/first_ratio_deviation"] = metrics["train/ratio_deviation"]
             if not stopped:

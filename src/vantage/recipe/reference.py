@@ -58,8 +58,9 @@ class KLInLoss:
         check(not exact, self, "through_ratio", "the exact KL is a sum over the vocabulary: it carries no ratio")
 
     def __call__(self, terms: Terms) -> Array:
+        kl: Array = terms.reference_kl
         if self.estimator == "exact":
-            return self.beta * terms.reference_kl
+            return self.beta * kl
         estimate = getattr(divergences, self.estimator)(terms.log_prob, terms.reference_log_prob)
         ratio = terms.ratio if self.through_ratio else stop_gradient(terms.ratio)
         return self.beta * objectives.importance_weighted(ratio, estimate)
