@@ -160,7 +160,7 @@ def test_inputs_that_differ_are_caught(monkeypatch):
     """The actor sees what the score does not: normalisation forgotten on one side."""
     made = agent(Counter, n_envs=2, normalise_observation=True, optim=vt.Joint(lr=0.3))
     made.learn(120)
-    monkeypatch.setattr("vantage.control.collect.observe", lambda moments, x: -x)
+    monkeypatch.setattr("vantage.control.collect.standardised", lambda observations, frame, x: -x)
     real_score = __import__("vantage.control.update", fromlist=["score"]).score
     monkeypatch.setattr("vantage.control.update.score", lambda m, v, o, *rest: real_score(m, v, -np.asarray(o), *rest))
     with pytest.raises(RuntimeError, match="policy that acted"):

@@ -59,7 +59,9 @@ class Agent:
         chosen = replace(chosen, atari=environments.shown(env, chosen.atari, chosen.env_kwargs, chosen.frame_stack))
         one = _made(env, 1, chosen, "sync")
         try:
-            done = actions(one.single_action_space, chosen.squash_actions)
+            done = actions(
+                one.single_action_space, chosen.squash_actions, chosen.sde_sample_freq if chosen.use_sde else None
+            )
             space, mask = one.single_observation_space, masks.find(one, done)
             seen = observations(space, mask, done.choices, chosen.image_channels)
         finally:
@@ -67,11 +69,12 @@ class Agent:
         self._set_up(env, chosen, seen, done)
 
     def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
-        self.env, self.settings = env, chosen.fitted(seen.inputs)
+        self.env, self.settings = env, (chosen := chosen.fitted(seen.inputs))
+        assert chosen.network is not None
         rng = generator(chosen.seed, Stream.INIT)
         model.must_suit(chosen.recipe, seen, done)
         critic, of_actions = chosen.recipe.critic is not None, gives_action_values(chosen.recipe.critic)
-        self._model, self._initial = model.build(seen, done, self.settings.network, critic, rng, chosen.std_init, of_actions)
+        self._model, self._initial = model.build(seen, done, chosen.network, critic, rng, chosen.std_init, of_actions)
         self._restored: TrainState | None = None
         self._acts = 0
 
@@ -221,7 +224,7 @@ class Agent:
             raise ValueError(f"episodes = {episodes}: play at least one")
         if self.env is None:
             raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
-        env = environments.make(self.env, episodes, self.settings.env_kwargs, self.settings.max_episode_steps, "sync")
+        env = _made(self.env, episodes, self.settings, "sync")
         try:
             return self._player.evaluate(env, self.name, deterministic, seed)
         finally:
@@ -254,6 +257,13 @@ class Agent:
         agent = load(path, env, network, recipe)
         agent.world  # noqa: B018 (opens the environments now, so that what is wrong with them is said here)
         return agent
+
+
+def _made(env: Source, slots: int, chosen: Settings, backend: environments.Backend) -> Any:
+    """The environments as the settings want them."""
+    return environments.make(
+        env, slots, chosen.env_kwargs, chosen.max_episode_steps, backend, chosen.atari, chosen.frame_stack
+    )
 
 
 def load(

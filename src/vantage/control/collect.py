@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from vantage.control.environments import autoreset
 from vantage.control.masks import recorded
 from vantage.control.model import Actor
-from vantage.control.normalise import Moments, observe
+from vantage.control.normalise import Moments
+from vantage.control.observations import standardised
 from vantage.control.spaces import Actions, FlatObservations, Observations
 from vantage.control.streams import Stream, generator, reset_seed
 
@@ -47,6 +48,9 @@ class Columns:
 class Collector:
     """The environments and where they stand: everything about acting that outlives a rollout."""
 
+    life_ends = False
+    """Whether V is 0 where a life is lost, though the episode goes on; for games that tell lives in their info."""
+
     def __init__(
         self,
         env: VectorEnv,
@@ -74,6 +78,7 @@ class Collector:
         self._over = np.zeros(self._slots, bool)
         self.carry = np.zeros((self._slots, self._width), np.float32)
         self.returns, self.lengths = np.zeros(self._slots), np.zeros(self._slots, np.int64)
+        self.lives = info.get("lives", np.zeros(self._slots, int)).copy()
 
     def rollout(self, actor: Actor, moments: Moments | None, rows: int, update: int, whole: bool) -> Columns:
         """`rows` rows of every slot.
@@ -97,31 +102,37 @@ class Collector:
     def _act(self, actor: Actor, moments: Moments | None, rows: int, rng: Any, update: int) -> dict[str, Array]:
         """One block of rows. Only what each step needs happens inside the loop."""
         slots, env, actions = self._slots, self.env, self._actions
+        frame = None if moments is None else moments.frame
         raw = np.empty((rows + 1, slots, *self._observations.shape), self._observations.dtype)
         seen = raw if moments is None else np.empty_like(raw)
         action = np.empty((rows, slots, *actions.shape), actions.dtype)
         reward = np.empty((rows, slots))
-        terminated, done, mask = np.empty((3, rows, slots), bool)
+        terminated, done = np.empty((2, rows, slots), bool)
+        mask, has_filler = np.ones((rows, slots), bool), self._mode is AutoresetMode.NEXT_STEP
         noise, checked = actions.noise(rng, (rows, slots)), self._checked(rows, update)
         outputs, finals, t = {}, [], 0
         raw[0] = self.observation
         try:
             for t in range(rows):
                 if moments is not None:
-                    seen[t] = observe(moments, raw[t])
+                    seen[t] = standardised(self._observations, frame, raw[t])
                 out = self._remember(actor, seen[t]) if self._width else actor.outputs(seen[t])
                 chosen = actor.sample(out, noise[t])
                 if t in checked:
                     outputs[t] = out
-                action[t], mask[t] = chosen, ~self.filler
+                action[t] = chosen
+                if has_filler:
+                    mask[t] = ~self.filler
                 after, reward[t], terminated[t], truncated, info = self.step(actions.to_env(chosen))
                 over = np.logical_or(terminated[t], truncated, out=done[t])
+                if self.life_ends:
+                    terminated[t] |= self._lost_a_life(info)
                 raw[t + 1] = recorded(self._observations, env, after, info)
-                if over.any():
+                if np.count_nonzero(over):
                     self.carry[over] = 0.0
                     finals += self._begin_anew(raw, t, over, info)
-                elif self.filler.any():
-                    self.filler = over.copy()
+                elif has_filler:
+                    self.filler[:] = False
         except Exception as error:
             self._must_be_finite(raw[1 : t + 1], reward[:t], update, error)
             self._must_leave_a_choice(raw[: t + 1], mask[: t + 1], update, error)
@@ -134,10 +145,16 @@ class Collector:
         self._must_be_finite(reached, reward, update)
         self._must_leave_a_choice(raw[:-1], mask, update)
         return {
-            "raw": raw[:-1], "observation": seen[:-1], "reached": observe(moments, reached), "action": action,
+            "raw": raw[:-1], "observation": seen[:-1], "action": action,
+            "reached": standardised(self._observations, frame, reached),
             "reward": reward, "terminated": terminated, "done": done, "mask": mask,
             "actor_log_prob": self._recorded(actor, outputs, action),
         }  # fmt: skip
+
+    def _lost_a_life(self, info: dict[str, Any]) -> Bool[Array, " B"]:
+        """Which slots have fewer lives than before."""
+        before, self.lives = self.lives, info["lives"].copy()
+        return self.lives < before
 
     def _remember(self, actor: Actor, seen: Array) -> Array:
         """What the actor says; its state, the first part of `carry`, moves on, but for slots where nobody decides."""
@@ -192,7 +209,8 @@ class Collector:
         return (count - mask).astype(np.int32)
 
     def _must_be_finite(self, observation: Array, reward: Array, update: int, cause: Exception | None = None) -> None:
-        for name, values in (("observation", observation), ("reward", reward)):
+        numbers = self._observations.numbers(observation)
+        for name, values in (("observation", numbers), ("reward", reward)):
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 t, slot = np.argwhere(~np.isfinite(values))[0][:2]
                 raise FloatingPointError(
@@ -213,7 +231,14 @@ class Collector:
 
     @property
     def _standing(self) -> tuple[str, ...]:
-        return ("observation", "filler", "returns", "lengths", *(("carry",) if self._width else ()))
+        return (
+            "observation",
+            "filler",
+            "returns",
+            "lengths",
+            *(("carry",) if self._width else ()),
+            *(("lives",) if self.life_ends else ()),
+        )
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Where acting stands, besides the environments themselves."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from vantage.control.atari import Atari, is_game, is_game_of_envpool
 from vantage.control.jax_env import JaxEnv, JaxVectorEnv
 
 Source = Any
@@ -64,10 +65,38 @@ def check_backend(source: Source, backend: Backend) -> None:
         raise ValueError(f"backend = {backend!r}: {name(source)} has one way of being stepped; leave backend at 'auto'")
 
 
+def shown(source: Source, atari: Atari | None, env_kwargs: dict[str, Any], frame_stack: int) -> Atari | None:
+    """How a game is shown: as chosen, or Atari(); None for what is no Atari game.
+
+    Raises ValueError for a choice that the environment does not have.
+    """
+    own = isinstance(source, str) and prefix(source) is None and not in_jit(source)
+    pool = isinstance(source, str) and prefix(source) == "envpool"
+    game = is_game(find(source), env_kwargs) if own else pool and is_game_of_envpool(source.partition(":")[2])
+    if atari is not None and not game:
+        raise ValueError(f"atari: {name(source)} is no Atari game that is seen; leave it out")
+    if frame_stack > 1 and game:
+        raise ValueError(f"frame_stack = {frame_stack}: games are stacked by atari=Atari(frames={frame_stack})")
+    if frame_stack > 1 and (pool or in_jit(source)):
+        raise ValueError(f"frame_stack = {frame_stack}: only Gymnasium's environments are stacked, not {name(source)}")
+    if game and own and "frameskip" in env_kwargs:
+        raise ValueError("env_kwargs: frameskip is set by atari=Atari(frame_skip=…)")
+    return (atari or Atari()) if game else None
+
+
 def make(
-    source: Source, slots: int, env_kwargs: dict[str, Any], max_episode_steps: int | None, backend: Backend = "auto"
+    source: Source,
+    slots: int,
+    env_kwargs: dict[str, Any],
+    max_episode_steps: int | None,
+    backend: Backend = "auto",
+    atari: Atari | None = None,
+    frame_stack: int = 1,
 ) -> VectorEnv:
     """`slots` copies of an environment, stepped together from outside of any compiled program.
+
+    `atari` says how a game is shown; of others `frame_stack` observations are seen together, which only single
+    environments do.
 
     With "auto" an id whose environment has a vector implementation of its own uses that from 4 slots on, a callable
     that has `make_vector(slots)` is asked for all of them, and others are stepped one by one. Raises ValueError for an
@@ -79,29 +108,48 @@ def make(
     if isinstance(source, str) and prefix(source) == "envpool":
         from vantage.control.adapters import envpool_env
 
-        return envpool_env.make(source.partition(":")[2], slots, max_episode_steps, **env_kwargs)
+        options = ({} if atari is None else atari.of_envpool) | env_kwargs
+        return envpool_env.make(source.partition(":")[2], slots, max_episode_steps, **options)
+    if frame_stack > 1:
+        one, seen = _single(source, env_kwargs, max_episode_steps), gym.wrappers.FrameStackObservation
+        return _together(source, lambda: seen(one(), frame_stack, padding_type="reset"), slots, backend)
     if isinstance(source, str):
-        return _of_gymnasium(source, slots, env_kwargs, max_episode_steps, backend)
+        return _of_gymnasium(source, slots, env_kwargs, max_episode_steps, backend, atari)
     if not callable(source):
         raise TypeError(
             f"env = {source!r}: give a Gymnasium id such as 'CartPole-v1', or a callable that returns an environment"
         )
     if hasattr(source, "make_vector") and (backend == "vector" or (backend == "auto" and slots >= OWN_VECTOR)):
         return source.make_vector(slots, **env_kwargs)
-    return _together(source, lambda: _limited(source(**env_kwargs), max_episode_steps), slots, backend)
+    return _together(source, _single(source, env_kwargs, max_episode_steps), slots, backend)
+
+
+def _single(source: Source, env_kwargs: dict[str, Any], max_episode_steps: int | None) -> Callable[[], gym.Env]:
+    """What makes one environment of Gymnasium's."""
+    if isinstance(source, str):
+        return lambda: gym.make(source, max_episode_steps=max_episode_steps, **env_kwargs)
+    return lambda: _limited(source(**env_kwargs), max_episode_steps)
 
 
 def _of_gymnasium(
-    env_id: str, slots: int, env_kwargs: dict[str, Any], max_episode_steps: int | None, backend: Backend
+    env_id: str,
+    slots: int,
+    env_kwargs: dict[str, Any],
+    max_episode_steps: int | None,
+    backend: Backend,
+    atari: Atari | None,
 ) -> VectorEnv:
     spec = find(env_id)
-    if spec.vector_entry_point is not None and (backend == "vector" or (backend == "auto" and slots >= OWN_VECTOR)):
+    own = spec.vector_entry_point is not None and (backend == "vector" or (backend == "auto" and slots >= OWN_VECTOR))
+    if atari is not None:
+        if own:
+            return atari.several(env_id, slots, max_episode_steps, **env_kwargs)
+        return _together(env_id, lambda: atari.one(env_id, max_episode_steps, **env_kwargs), slots, backend)
+    if own:
         limit = {} if max_episode_steps is None else {_limit_name(spec): max_episode_steps}
         return gym.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **limit, **env_kwargs)
     with _installed(spec):
-        return _together(
-            env_id, lambda: gym.make(env_id, max_episode_steps=max_episode_steps, **env_kwargs), slots, backend
-        )
+        return _together(env_id, _single(env_id, env_kwargs, max_episode_steps), slots, backend)
 
 
 def _together(source: Source, make_one: Callable[[], gym.Env], slots: int, backend: Backend) -> VectorEnv:
@@ -152,7 +200,7 @@ def _is_mdp(source: Source) -> bool:
 def find(env_id: str) -> Any:
     """The registration of an id, which may be `module:id`. Raises ValueError, with the nearest id, if there is none."""
     module, _, name = env_id.rpartition(":")
-    module = module or ("ale_py" if name.startswith("ALE/") else "")
+    module = module or ("ale_py" if name.startswith("ALE/") or name.endswith("NoFrameskip-v4") else "")
     try:
         if module:
             import_module(module)
