@@ -32,11 +32,12 @@ class Chat:
 def main(argv: Sequence[str]) -> None:
     """`vantage chat RUN`."""
     from vantage.cli.rlhf import read_config
-    from vantage.cli.rlhf_options import fail_unless_installed
+    from vantage.cli.rlhf_options import fail_unless_installed, quiet
 
     given = Parser("chat", of_fields(Chat, "answers"), {"RUN": "a run folder of vantage rlhf"}).read(argv)
     chosen = Chat(**{name: value for name, value in given.items() if name != "RUN"})
     fail_unless_installed()
+    quiet()
     folder = RunFolder(Path(given["RUN"]))
     config = read_config(folder)
     if not (folder.path / "actor").is_dir():
@@ -54,13 +55,13 @@ class Speaker:
     def __init__(self, path: Any, config: dict[str, Any], chosen: Chat) -> None:
         from vantage.language import Sampling
         from vantage.language.generate import Limits
-        from vantage.language.rlhf import _stop_tokens, _tokenizer
+        from vantage.language.rlhf import stop_tokens, tokenizer_of
         from vantage.language.roles import causal_model
         from vantage.runs.config import from_json
 
         trained = from_json(config["settings"]).sampling
-        self.model, self.tokenizer = causal_model(path), _tokenizer(path, None)
-        self.stop, self.chosen = _stop_tokens(self.model, self.tokenizer), chosen
+        self.model, self.tokenizer = causal_model(path), tokenizer_of(path)
+        self.stop, self.chosen = stop_tokens(self.model, self.tokenizer), chosen
         self.limits = Limits(top_p=chosen.top_p)
         self.sampling = Sampling(
             max_new_tokens=chosen.max_new_tokens or trained.max_new_tokens,

@@ -86,7 +86,7 @@ class RLHF:
     ) -> None:
         self.settings = chosen
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.tokenizer = _tokenizer(actor, tokenizer)
+        self.tokenizer = tokenizer_of(actor, tokenizer)
         self.reward = reward if hasattr(reward, "score") and hasattr(reward, "check") else _reward(reward, self)
         self._sources = {"actor": actor, "critic": critic, "reference": reference}
         torch.manual_seed(chosen.seed)  # what a new head or adapter begins with
@@ -100,7 +100,7 @@ class RLHF:
             needs_reference=chosen.kl is not None,
             device=self.device,
         )
-        self.stop = _stop_tokens(self.roles.actor, self.tokenizer)
+        self.stop = stop_tokens(self.roles.actor, self.tokenizer)
         self._restored: TrainState | None = None
 
     def __repr__(self) -> str:
@@ -230,7 +230,8 @@ def _again(name: str, model: Any, sources: dict[str, Any]) -> Any:
     return held
 
 
-def _tokenizer(actor: Any, tokenizer: Any) -> Any:
+def tokenizer_of(actor: Any, tokenizer: Any = None) -> Any:
+    """The tokenizer given, as an object or a path, or that of the actor's path."""
     if tokenizer is not None and not isinstance(tokenizer, str | Path):
         return tokenizer
     path = tokenizer or (actor if isinstance(actor, str | Path) else getattr(actor, "name_or_path", None))
@@ -248,7 +249,7 @@ def _reward(reward: Any, rlhf: RLHF) -> Any:
     return made
 
 
-def _stop_tokens(actor: Any, tokenizer: Any) -> tuple[int, ...]:
+def stop_tokens(actor: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens by which the actor ends a completion: the model's own, and the tokenizer's."""
     own = getattr(getattr(actor, "generation_config", None), "eos_token_id", None)
     found: Sequence[Any] = own if isinstance(own, list | tuple) else [own]

@@ -16,7 +16,7 @@ from vantage.language.settings import Settings
 from vantage.language.state import export, put
 from vantage.language.streams import Stream, noise, orders
 from vantage.recipe import KLInLoss, Penalty, Recipe, adaptive, optim_at, value
-from vantage.recipe.schedule import swap
+from vantage.recipe.schedule import at, swap
 from vantage.rollout import Rollout
 from vantage.world import TrainState
 
@@ -236,7 +236,7 @@ class LanguageWorld:
     def update(self, recipe: Recipe, rollout: Rollout, progress: float) -> dict[str, float]:
         """`ppo_epochs` over the experience just collected, then both coefficients."""
         assert self.experience is not None
-        chosen, kl = self._settings, self._settings.kl
+        chosen, kl = self._settings, at(self._settings.kl, progress)
         given: Any = chosen.optim
         optim = optim_at(given, progress, self._lr)
         plan = learning.Plan(
@@ -250,7 +250,7 @@ class LanguageWorld:
         read = learning.ppo_epochs(plan, seen, self._moving, taken)
         self._check_first(read["train/first_ratio_deviation"])
         self.updates += 1
-        told = metrics.told(recipe, optim, self.steps, self.tokens) | self._move(recipe, read)
+        told = metrics.told(recipe, optim, self.steps, self.tokens) | self._move(recipe, kl, read)
         return metrics.with_familiar_names(self._metrics | read | told)
 
     def _check_first(self, deviation: float) -> None:
@@ -261,7 +261,7 @@ class LanguageWorld:
                 "the update sees other inputs than scoring, or dropout is on"
             )
 
-    def _move(self, recipe: Recipe, read: dict[str, float]) -> dict[str, float]:
+    def _move(self, recipe: Recipe, kl: Any, read: dict[str, float]) -> dict[str, float]:
         """β of the policy's penalty, β of the reference and an adaptive rate, each once per update."""
         told: dict[str, float] = {}
         n, rule = self._settings.batch_size, adaptive(self._settings.optim)
@@ -271,10 +271,10 @@ class LanguageWorld:
                 self.beta = float(recipe.objective.rule(told["train/beta"], read["train/kl"], n))
         if rule is not None:
             self._lr = rule(rule.start if self._lr is None else self._lr, read["train/kl"])
-        if self._settings.kl is not None:
+        if kl is not None:
             told["objective/kl_coef"] = self.kl_coef
-            if self._settings.kl.controller is not None:
-                self.kl_coef = float(self._settings.kl.controller(self.kl_coef, self._metrics["objective/kl"], n))
+            if kl.controller is not None:
+                self.kl_coef = float(kl.controller(self.kl_coef, self._metrics["objective/kl"], n))
         return told
 
     # ---- state ----
