@@ -249,7 +249,8 @@ def _collect(prefix: str, inputs: Arrays) -> tuple[Any, ...]:
 
 
 def _distribution_cases(rng: np.random.Generator) -> list[Case]:
-    cases = []
+    matrix = {"features": rng.normal(size=(4, 3, 5)), "log_std": 0.3 * rng.normal(size=(5, 2))}
+    cases = [Case("distributions.state_dependent_log_std", distributions.state_dependent_log_std, matrix)]
     for family, (make, parameters, action, noise) in _families(rng).items():
         parts = _named("p", parameters)
         other = {f"q{i}": x + 0.1 * rng.normal(size=x.shape) for i, x in enumerate(parameters)}

@@ -4,7 +4,7 @@ One vector, because the update clips, moves and donates the parameters as a whol
 times the overhead.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from vantage.control.exploration import Exposed, StateDependentActions
 from vantage.control.networks import Divisible, Inputs, Network, host_forward, shares
-from vantage.control.recurrent import Memory, along, host_step, once, state_size
+from vantage.control.recurrent import Memory, Remembering, along, host_step, once, state_size
 from vantage.control.spaces import Actions, DiscreteActions, FlatObservations, Observations, StateObservations
 from vantage.recipe import Facts, Recipe, must_fit
 from vantage.theory import psi
@@ -219,10 +220,10 @@ def build(
 
     Raises ValueError for a σ that the actions do not have.
     """
-    if std != 1.0 and not actions.stds:
+    if std != 1.0 and not (actions.stds or isinstance(actions, StateDependentActions)):
         raise ValueError(f"std_init = {std}: only Box actions have a σ; leave it out")
     width = 0 if not critic else actions.outputs if of_actions else 1
-    networks = _networks(observations.inputs, actions, network, width, rng, std)
+    actions, networks = _networks(observations.inputs, actions, network, width, rng, std)
     dynamic, static = eqx.partition(networks, eqx.is_inexact_array)
     paths, structure = jax.tree_util.tree_flatten_with_path(dynamic)
     fixed, fixed_structure = jax.tree.flatten(static)
@@ -244,15 +245,35 @@ def build(
 
 def _networks(
     inputs: Inputs, actions: Actions, network: Network, width: int, rng: np.random.Generator, std: float
-) -> Networks:
-    log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
+) -> tuple[Actions, Networks]:
+    """The networks, and the actions as they are once the network is known."""
+    explores, trunk = isinstance(actions, StateDependentActions), None
     if width and isinstance(network, Divisible) and shares(network):
         trunk, n = network.build_trunk(rng, inputs)
-        actor, value = network.build_head(rng, n, actions.outputs, 0.01), network.build_head(rng, n, width, 1.0)
-        return Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
-    actor = network.build(rng, inputs, actions.outputs, 0.01)
-    value = network.build(rng, inputs, width, 1.0) if width else None
-    return Networks(trunk=None, actor=actor, log_std=log_std, critic=value)
+        actor = network.build_head(rng, n, actions.dimensions if explores else actions.outputs, 0.01)
+        actor, value = Exposed(trunk=None, head=actor) if explores else actor, network.build_head(rng, n, width, 1.0)
+    elif explores:
+        actor, n = _exposed(inputs, actions, network, rng)
+        value = network.build(rng, inputs, width, 1.0) if width else None
+    else:
+        actor, n = network.build(rng, inputs, actions.outputs, 0.01), 0
+        value = network.build(rng, inputs, width, 1.0) if width else None
+    actions = replace(actions, features=n) if explores else actions
+    log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
+    return actions, Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
+
+
+def _exposed(
+    inputs: Inputs, actions: StateDependentActions, network: Network, rng: np.random.Generator
+) -> tuple[Exposed, int]:
+    """An actor that says its last features too, and how many. Raises ValueError for a network that cannot."""
+    if not isinstance(network, Divisible) or isinstance(network, Remembering):
+        raise ValueError(
+            f"use_sde = True: the noise reads the actor's last features, which {type(network).__name__} does not show; "
+            "use MLP(), or leave it False"
+        )
+    trunk, n = network.build_trunk(rng, inputs)
+    return Exposed(trunk=trunk, head=network.build_head(rng, n, actions.dimensions, 0.01)), n
 
 
 def _count(paths: list[Any], *parts: str) -> int:

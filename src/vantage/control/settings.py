@@ -44,6 +44,10 @@ class Settings:
     """Whether Ψ sees rewards divided by the running std of the discounted return, clipped to ±10."""
     squash_actions: bool = False
     """Whether Box actions go through tanh instead of being clipped."""
+    use_sde: bool = False
+    """Whether the noise of Box actions is a function of the state (generalised state-dependent exploration)."""
+    sde_sample_freq: int = -1
+    """For how many steps such a function holds before another is drawn; -1: for the whole rollout."""
     seed: int = 0
     """Seed of everything random."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -69,11 +73,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_type(isinstance(self.recipe, Recipe), self, "recipe", "a Recipe such as vt.PPO()")
-        check_whole(self, "n_envs", "n_steps", "seed", "check_actor_every", "frame_stack")
+        check_whole(self, "n_envs", "n_steps", "seed", "check_actor_every", "frame_stack", "sde_sample_freq")
         check(0.0 <= self.gamma <= 1.0, self, "gamma", "a discount lies between 0 and 1")
         check(self.n_envs >= 1, self, "n_envs", "at least one environment is needed")
         check(self.n_steps >= 1, self, "n_steps", "at least one step is needed")
         check(self.std_init > 0, self, "std_init", "a standard deviation is positive")
+        held = self.sde_sample_freq == -1 or self.sde_sample_freq >= 1
+        check(held, self, "sde_sample_freq", "a number of steps, or -1 for the whole rollout")
+        used = self.use_sde or self.sde_sample_freq == -1
+        check(used, self, "sde_sample_freq", "no such noise is drawn: set use_sde=True, or leave it out")
         check(self.seed >= 0, self, "seed", "a seed is not negative")
         check(self.backend in get_args(Backend), self, "backend", f"choose one of {', '.join(get_args(Backend))}")
         check(self.frame_stack >= 1, self, "frame_stack", "1 stacks nothing")

@@ -16,6 +16,7 @@ from vantage.control.actions import (
     MultiDiscreteActions,
     TupleActions,
 )
+from vantage.control.exploration import StateDependentActions
 from vantage.control.images import Channels, ImageObservations, PackedObservations, Picture, has_pictures, picture
 from vantage.control.observations import (
     KEY,
@@ -81,9 +82,18 @@ def _part(space: gym.Space, channels: Channels | None) -> Numbers | OneHot | Sev
     )
 
 
-def actions(space: gym.Space, squash: bool = False) -> Actions:
-    """How a space is acted in. Raises TypeError naming the space and the remedy for one that is not supported."""
+def actions(space: gym.Space, squash: bool = False, sde_hold: int | None = None) -> Actions:
+    """How a space is acted in; with `sde_hold`, by noise that depends on the state and holds for so many steps.
+
+    Raises TypeError naming the space and the remedy for one that is not supported.
+    """
     found = _actions(space, squash)
+    if sde_hold is not None:
+        if not isinstance(found, BoxActions):
+            raise ValueError(
+                f"use_sde = True: that noise is for one Box of actions, got {_brief(space)}; leave it False"
+            )
+        return StateDependentActions(**vars(found), hold=sde_hold)
     if squash and not found.stds:
         raise ValueError(f"squash_actions = True: tanh belongs to Box actions, got {_brief(space)}; leave it False")
     return found

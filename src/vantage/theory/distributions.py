@@ -77,6 +77,22 @@ class Categorical:
         return xp.argmax(xp.astype(reached > threshold, xp.int32), axis=-1)
 
 
+SDE_FLOOR = 1e-3
+"""ε₀: the standard deviation that is left where all features are 0."""
+
+
+def state_dependent_log_std(features: Float[Array, "*S F"], log_std: Float[Array, "F D"]) -> Float[Array, "*S D"]:
+    """log σ(s) of an action whose noise is a random matrix times features of the state, E φ(s), E_ij ∼ N(0, σ_ij²).
+
+        log σ_i(s) = ½ log(Σ_j σ_ij² φ_j(s)² + ε₀²)
+
+    Shapes `[…, F]`, `[F, D]` → `[…, D]`. Units: those of the action, in logarithm; ε₀ = 1e-3 bounds it below, and is
+    part of what is sampled. Source: Raffin et al. (2021) eq. 6; Stable-Baselines3 `StateDependentNoiseDistribution`.
+    """
+    xp = namespace(features)
+    return 0.5 * xp.log(features**2 @ xp.exp(2.0 * log_std) + SDE_FLOOR**2)
+
+
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """Independent normals a_i ∼ N(μ_i, σ_i²); `log_std` is log σ, of the same shape as the mean."""
