@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from vantage.loop import Callback, Report, Step, Update
 from vantage.recipe import Recipe
 from vantage.rollout import Rollout
@@ -22,8 +24,8 @@ from vantage.runs.video import record
 from vantage.world import World
 
 __all__ = [
-    "Callback", "Checkpoints", "Csv", "Each", "Evaluate", "JsonLines", "Profile", "Progress", "RecordVideo", "Step",
-    "StopAfterEpisodes", "StopAtReward", "StopWithoutImprovement", "TensorBoard", "Update", "WandB", "ended",
+    "Callback", "Checkpoints", "Csv", "Each", "Episodes", "Evaluate", "JsonLines", "Profile", "Progress", "RecordVideo",
+    "Step", "StopAfterEpisodes", "StopAtReward", "StopWithoutImprovement", "TensorBoard", "Update", "WandB", "ended",
 ]  # fmt: skip
 
 Row = Mapping[str, float]
@@ -169,8 +171,9 @@ class StopAfterEpisodes(Callback):
 
 def ended(rollout: Rollout) -> int:
     """How many episodes ended in a rollout; in its last row, where every column is cut, only terminations count."""
-    inside = (rollout.last & rollout.mask)[:-1].sum()
-    return int(inside + ((rollout.discount[-1] == 0.0) & rollout.mask[-1]).sum())
+    last, mask = np.asarray(rollout.last), np.asarray(rollout.mask)
+    inside = (last & mask)[:-1].sum()
+    return int(inside + ((np.asarray(rollout.discount)[-1] == 0.0) & mask[-1]).sum())
 
 
 class Checkpoints(Each):
@@ -229,6 +232,43 @@ class JsonLines(Callback):
         row = {name: float(x) if math.isfinite(x) else None for name, x in update.metrics.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+class Episodes(Callback):
+    """Writes each finished episode to a CSV file: `steps` of the run at the rollout's end, slot, return and length.
+
+    An episode that a time limit ends is known to be over when the next one of its slot begins, at the latest in the
+    next rollout. A resumed run writes on, without the episodes that were running when it stopped.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._total, self._length = Path(path), {}, {}
+
+    def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
+        """Begin the file, or go on with it."""
+        self._total, self._length = {}, {}
+        if not (world.steps and self._path.is_file()):
+            self._path.write_text("steps,slot,return,length\n", encoding="utf-8")
+
+    def on_update(self, update: Update) -> None:
+        """Append the episodes that are over."""
+        rollout, over = update.rollout, []
+        mask, reward = np.asarray(rollout.mask), np.asarray(rollout.reward)
+        begins, ends = np.asarray(rollout.time) == 0, np.asarray(rollout.discount) == 0.0
+        for row, slot in np.argwhere(mask).tolist():
+            if begins[row, slot]:
+                over += self._close(slot)
+                self._total[slot], self._length[slot] = 0.0, 0
+            if slot in self._total:
+                self._total[slot] += float(reward[row, slot])
+                self._length[slot] += 1
+                over += self._close(slot) if ends[row, slot] else []
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.writelines(f"{update.steps},{slot},{total!r},{length}\n" for slot, total, length in over)
+
+    def _close(self, slot: int) -> list[tuple[int, float, int]]:
+        """The episode of a slot, if one is running, which then is not any more."""
+        return [(slot, self._total.pop(slot), self._length.pop(slot))] if slot in self._total else []
 
 
 class WandB(Callback):

@@ -17,6 +17,7 @@ from vantage.callbacks import (
     Checkpoints,
     Csv,
     Each,
+    Episodes,
     Evaluate,
     JsonLines,
     Profile,
@@ -329,6 +330,22 @@ def test_stop_after_episodes():
     assert resumed.ended == sum(counted)
     with pytest.raises(ValueError, match="episodes = 0"):
         StopAfterEpisodes(0)
+
+
+@pytest.mark.parametrize("recipe", [vt.PPO(n_minibatches=1, n_epochs=1), vt.REINFORCE()], ids=["rows", "episodes"])
+def test_each_episode_is_written_once(recipe, tmp_path):
+    """Against the world's own count, with terminations and, by a limit of 12 steps, truncations."""
+    trained = vt.Agent("CartPole-v1", recipe, n_envs=2, n_steps=10, max_episode_steps=12)
+    trained.learn(160, Episodes(tmp_path / "episodes.csv"))
+    lines = (tmp_path / "episodes.csv").read_text().splitlines()
+    assert lines[0] == "steps,slot,return,length"
+    found = [(float(total), int(length)) for _, _, total, length in (line.split(",") for line in lines[1:])]
+    known = list(trained.world._collector.episodes)
+    missing = sorted(known)
+    for episode in found:
+        missing.remove(episode)
+    assert len(found) > 8
+    assert len(missing) <= 2  # one a slot, over by a limit in the last row
 
 
 def test_film_of_an_agent(tmp_path):
