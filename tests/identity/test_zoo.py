@@ -88,7 +88,7 @@ def test_the_tuned_settings_of_cartpole():
 
 
 def test_every_key_has_an_effect():
-    """Changed alone, each key changes what comes out; those about gSDE are the exception."""
+    """Changed alone, each key changes what comes out; those of gSDE do so together."""
     other = dict(
         n_timesteps=5, n_envs=3, n_steps=99, batch_size=7, n_epochs=3, gamma=0.5, gae_lambda=0.5, learning_rate=1e-2,
         clip_range=0.7, ent_coef=0.5, vf_coef=0.7, max_grad_norm=3, target_kl=0.1, normalize_advantage=False,
@@ -98,6 +98,9 @@ def test_every_key_has_an_effect():
     assert other.keys() | {"policy", "use_sde", "sde_sample_freq"} == FIELDS.keys()
     assert all(from_zoo({name: value}) != plain for name, value in other.items())
     assert from_zoo({"use_sde": False, "sde_sample_freq": 4, "policy": "MlpPolicy"}) == plain
+    assert from_zoo({"use_sde": True}).settings == plain.settings | {"use_sde": True, "sde_sample_freq": -1}
+    held = from_zoo({"use_sde": True, "sde_sample_freq": 4.0})
+    assert held.settings == plain.settings | {"use_sde": True, "sde_sample_freq": 4}
 
 
 def test_defaults_are_those_of_stable_baselines3():
@@ -123,7 +126,6 @@ def test_networks_and_normalisation():
     ("options", "part"),
     [
         ({"learning_rte": 1}, "did you mean 'learning_rate', which sets optim.lr"),
-        ({"use_sde": True}, "gSDE"),
         ({"clip_range_vf": 0.2}, "ClippedValue"),
         ({"env_wrapper": "x.Y"}, "callable"),
         ({"policy": "CnnPolicy"}, "MlpPolicy"),

@@ -247,33 +247,38 @@ def _networks(
     inputs: Inputs, actions: Actions, network: Network, width: int, rng: np.random.Generator, std: float
 ) -> tuple[Actions, Networks]:
     """The networks, and the actions as they are once the network is known."""
-    explores, trunk = isinstance(actions, StateDependentActions), None
+    trunk, below, head = (
+        None,
+        None,
+        actions.dimensions if isinstance(actions, StateDependentActions) else actions.outputs,
+    )
     if width and isinstance(network, Divisible) and shares(network):
         trunk, n = network.build_trunk(rng, inputs)
-        actor = network.build_head(rng, n, actions.dimensions if explores else actions.outputs, 0.01)
-        actor, value = Exposed(trunk=None, head=actor) if explores else actor, network.build_head(rng, n, width, 1.0)
-    elif explores:
-        actor, n = _exposed(inputs, actions, network, rng)
-        value = network.build(rng, inputs, width, 1.0) if width else None
+        actor, value = network.build_head(rng, n, head, 0.01), network.build_head(rng, n, width, 1.0)
     else:
-        actor, n = network.build(rng, inputs, actions.outputs, 0.01), 0
+        below, n, actor = _actor(inputs, actions, network, head, rng)
         value = network.build(rng, inputs, width, 1.0) if width else None
-    actions = replace(actions, features=n) if explores else actions
+    if isinstance(actions, StateDependentActions):
+        actions, actor = replace(actions, features=n), Exposed(trunk=below, head=actor)
     log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
     return actions, Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
 
 
-def _exposed(
-    inputs: Inputs, actions: StateDependentActions, network: Network, rng: np.random.Generator
-) -> tuple[Exposed, int]:
-    """An actor that says its last features too, and how many. Raises ValueError for a network that cannot."""
+def _actor(
+    inputs: Inputs, actions: Actions, network: Network, head: int, rng: np.random.Generator
+) -> tuple[Any, int, Any]:
+    """An actor of its own: (None, 0, all of it), or where the noise reads its last features (hidden layers, how many
+    features, head). Raises ValueError for a network that does not show them.
+    """
+    if not isinstance(actions, StateDependentActions):
+        return None, 0, network.build(rng, inputs, head, 0.01)
     if not isinstance(network, Divisible) or isinstance(network, Remembering):
         raise ValueError(
             f"use_sde = True: the noise reads the actor's last features, which {type(network).__name__} does not show; "
             "use MLP(), or leave it False"
         )
     trunk, n = network.build_trunk(rng, inputs)
-    return Exposed(trunk=trunk, head=network.build_head(rng, n, actions.dimensions, 0.01)), n
+    return trunk, n, network.build_head(rng, n, head, 0.01)
 
 
 def _count(paths: list[Any], *parts: str) -> int:

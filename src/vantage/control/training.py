@@ -16,6 +16,7 @@ from vantage.control.recurrent import Memory
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
 from vantage.recipe import Clip, Penalty, Recipe, Separate, TrustRegion, adaptive, at, optim_at
+from vantage.recipe.schedule import settled
 from vantage.rollout import Rollout
 from vantage.theory.reduce import total_trajectories
 from vantage.world import TrainState
@@ -222,7 +223,7 @@ class ControlWorld:
     def _move_beta(self, recipe: Recipe, rollout: Rollout, kl: float) -> dict[str, float]:
         if not isinstance(recipe.objective, Penalty):
             return {}
-        used = float(recipe.objective.beta)
+        used = float(settled(recipe.objective.beta))
         if recipe.objective.rule is not None:
             n = int(total_trajectories(rollout.reward, rollout.last, rollout.mask))
             self.beta = float(recipe.objective.rule(used, kl, n))

@@ -19,6 +19,7 @@ from vantage.control.measure import entropy_of, gradient_norms, measured
 from vantage.control.model import Model
 from vantage.control.recurrent import Memory
 from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
+from vantage.recipe.schedule import settled
 from vantage.rollout import Rollout
 from vantage.theory import psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
@@ -139,12 +140,14 @@ def learn(
         gradient, metrics = jax.grad(value, has_aux=True)(moving.vector)
         return gradient, metrics | gradient_norms(model, gradient)
 
+    bound = None if recipe.target_kl is None else KL_STOP * settled(recipe.target_kl)
+
     def step(state: tuple) -> tuple:
         epoch, i, moving, batch, sums, stopped = state
         gradient, metrics = minibatch(epoch, i, batch, moving)
-        stopped = stopped if recipe.target_kl is None else metrics["train/approx_kl"] > KL_STOP * recipe.target_kl
+        stopped = stopped if bound is None else metrics["train/approx_kl"] > bound
         moved = _descend(model, moving, gradient, rates, separate)
-        moving = moved if recipe.target_kl is None else jax.tree.map(partial(jnp.where, stopped), moving, moved)
+        moving = moved if bound is None else jax.tree.map(partial(jnp.where, stopped), moving, moved)
         sums = _accumulate(sums, metrics)
         return epoch, i + 1, moving, batch, sums, stopped
 

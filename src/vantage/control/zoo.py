@@ -42,8 +42,8 @@ FIELDS = {
     "policy_kwargs": "network, std_init",
     "policy": "network",
     "seed": "seed",
-    "use_sde": "",
-    "sde_sample_freq": "",
+    "use_sde": "use_sde",
+    "sde_sample_freq": "sde_sample_freq, with use_sde",
 }
 """What each key sets."""
 REFUSED = {
@@ -77,8 +77,6 @@ def from_zoo(options: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> 
             near = difflib.get_close_matches(name, FIELDS, n=1)
             hint = f"did you mean {near[0]!r}, which sets {FIELDS[near[0]]}?" if near else f"known are {_known()}"
             raise ValueError(f"unknown key {name!r}: {hint}")
-    if given.get("use_sde"):
-        raise ValueError("use_sde = True: state-dependent exploration (gSDE) is not implemented here; leave it out")
     known = {**STANDARD, **{name: _value(name, value) for name, value in given.items()}}
     rows = known["n_envs"] * known["n_steps"]
     recipe = PPO(
@@ -95,6 +93,8 @@ def from_zoo(options: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> 
     )
     settings: dict[str, Any] = {name: known[name] for name in ("n_envs", "n_steps", "gamma", "seed") if name in known}
     settings |= {"recipe": recipe, "optim": optim, **_normalise(given.get("normalize", False))}
+    if given.get("use_sde"):
+        settings |= {"use_sde": True, "sde_sample_freq": int(given.get("sde_sample_freq", -1))}
     if "policy_kwargs" in given or given.get("policy", "MlpPolicy") != "MlpPolicy":
         settings |= _policy(given.get("policy", "MlpPolicy"), given.get("policy_kwargs", {}))
     return Tuned(total_steps=known["n_timesteps"], settings=settings)

@@ -99,8 +99,8 @@ class Recipe:
         row_weight = None if rollout.weight is None else rollout.row_weight
         if self.whiten == "batch":
             weights = reduce.whiten(weights, rollout.mask, row_weight)
-        if hasattr(self.reduction, "weight"):
-            row_weight = self.reduction.weight(rollout)
+        weigh = getattr(self.reduction, "weight", None)
+        row_weight = row_weight if weigh is None else weigh(rollout)
         said = rollout.value if rollout.action_value is None else rollout.action_value
         return Batch(
             log_prob=rollout.log_prob, psi=weights, target=target, value=said, reward=rollout.signal,

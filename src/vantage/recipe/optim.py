@@ -80,7 +80,7 @@ class Separate:
 
 
 Optim = Joint | Separate
-Kind = TypeVar("Kind", Joint, Separate)
+Kind = TypeVar("Kind", bound=Joint | Separate)
 
 
 def _rate(x: Rate) -> bool:
