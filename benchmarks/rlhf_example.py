@@ -58,7 +58,8 @@ def main() -> None:
     found = [kept(cell, lambda seed=int(cell.stem): measure(seed)) for cell in cells]
     rows = [
         (
-            cell.stem, f"{x['before']:.2f}", f"{x['after']:.2f}", f"{x['standard_errors']:.1f}", f"{x['best_of_8']:.2f}",
+            cell.stem, f"{x['before']:.2f}", f"{x['after']:.2f}",
+            f"{x['standard_errors']:.1f}", f"{x['best_of_8']:.2f}",
             f"{x['share_of_best_of_8']:.0%}", f"{x['liking'][0]:+.2f} → {x['liking'][1]:+.2f}",
             f"{x['kl_last_third']:.2f} of {x['target_kl']:g}", f"{x['seconds']['in all']:.0f}",
         )

@@ -5,7 +5,7 @@
 1. A corpus of reviews is generated, and a tokenizer and a Llama of 0.2 million parameters are made for it.
 2. TRL's SFTTrainer teaches the model to write reviews, friendly and hostile ones alike.
 3. TRL's RewardTrainer learns from pairs of its completions which of two a (simulated, noisy) reader prefers.
-4. `vt.RLHF` trains the model by PPO with a critic against that reward model; β holds the KL to the SFT model at a target.
+4. `vt.RLHF` trains the model by PPO with a critic against that reward model; β holds the KL to the SFT model.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def make_tokenizer() -> Any:
 
 
 def trainer_options(out: Path, **options: Any) -> dict[str, Any]:
-    """What TRL's trainers need to stay on the CPU and quiet; left alone, SFT turns gradient checkpointing on for good."""
+    """What keeps TRL's trainers on the CPU and quiet; by themselves they leave gradient checkpointing on for good."""
     return dict(
         output_dir=str(out), use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
         report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
@@ -105,7 +105,8 @@ def sft(tokenizer: Any, out: Path, seed: int) -> Any:
     """A Llama that writes reviews, by TRL's SFTTrainer."""
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     rng = np.random.default_rng(seed)
     rows = [{"prompt": p, "completion": f" {review(p, rng)}"} for p in prompts()[0] for _ in range(16)]
@@ -126,7 +127,8 @@ def reward_model(actor: Any, tokenizer: Any, out: Path, seed: int) -> Any:
     """A Bradley-Terry reward model that begins as the SFT model, by TRL's RewardTrainer."""
     from datasets import Dataset
     from transformers import LlamaForSequenceClassification
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     rng = np.random.default_rng(seed + 1)
     rows = []

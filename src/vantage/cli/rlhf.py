@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """`vantage rlhf`."""
     given = Parser("rlhf", [*of_fields(Run, "run"), *rlhf_options.options()]).read(argv)
     out = live.console(quiet=given.get("json", False))
+    rlhf_options.quiet()
     result = resume(given, out) if "resume" in given else start(given, out)
     if given.get("json"):
         print(json.dumps(result))
@@ -78,7 +79,6 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"rlhf-{chosen.seed}")
     about = {f.name: given.get(f.name, f.default) for f in fields(Run) if f.name not in ("resume", "dry_run", "json")}
     config = {**about, "out": str(path), "command": "rlhf", "settings": to_json(chosen), "versions": _versions()}
-    rlhf_options.fail_unless_installed()
     rlhf = _make(config, chosen)
     prompts = _load(rlhf, config["prompts"], config)
     config["episodes"] = given.get("episodes") or len(prompts) * chosen.group_size
@@ -105,7 +105,6 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     config = read_config(folder)
     config["episodes"] = given.get("episodes") or config["episodes"]
     probe(folder.path)
-    rlhf_options.fail_unless_installed()
     with claimed(folder.path):
         begun = (folder.path / "state.safetensors").exists()
         rlhf = _again(folder, config) if begun else _make(config, from_json(config["settings"]))

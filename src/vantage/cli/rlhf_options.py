@@ -44,6 +44,13 @@ def fail_unless_installed() -> None:
             raise ModuleNotFoundError(f"vantage rlhf needs {needed}: pip install 'vantage[language]'", name=needed)
 
 
+def quiet() -> None:
+    """Without Transformers' bars for each model that is read or written."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 @cache
 def recipe_options() -> list[Option]:
     """What can be set about a recipe: the fields of `Recipe`, and what only some presets have."""
