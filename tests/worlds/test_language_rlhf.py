@@ -1,6 +1,7 @@
 """RLHF with real Transformers models of several families: the first minibatch, the reference, resuming, the files."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import pytest
 from tests.worlds.language_models import actor, late_words, prompts, scorer, tokenizer, torch
 from vantage.language import (
     RLHF,
+    Evaluate,
     FromReward,
     LoRA,
     OnActor,
     Replace,
     Samples,
     Sampling,
+    Settings,
     Shaping,
 )
 from vantage.recipe import (
@@ -23,6 +26,7 @@ from vantage.recipe import (
     REINFORCE,
     RLOO,
     TRPO,
+    Banded,
     KLInLoss,
     KLInReward,
     LearnedBaseline,
@@ -149,6 +153,44 @@ def test_world_defaults_give_way_to_what_was_told():
     assert (told.n_epochs, told.n_minibatches, told.whiten) == (10, 1, "batch")
 
 
+KNOBS = {
+    "recipe": PPO(clip_range=0.01),
+    "kl": KLInReward(beta=5.0),
+    "gamma": 0.5,
+    "optim": Separate(actor_lr=1e-3, critic_lr=1e-2, max_grad_norm=1.0),
+    "sampling": Sampling(max_new_tokens=5, temperature=0.5),
+    "shaping": Shaping(missing_eos=Replace(score=-3.0)),
+    "batch_size": 6,
+    "critic_warmup": 1,
+    "exact_kl": True,
+    "correction": Banded(low=0.9999999, high=1.0000001),
+    "lora": LoRA(rank=2),
+    "bf16": True,
+    "seed": 1,
+}
+"""A value of each setting that must change what is learned; the others change memory and time alone."""
+
+
+@pytest.fixture(scope="module")
+def penalised():
+    return outcome(run(recipe=PPOPenalty(beta=20.0)))
+
+
+def outcome(rlhf: RLHF) -> list[bytes]:
+    rlhf.learn(prompts(), total_episodes=2 * rlhf.settings.batch_size)
+    return [*bits(rlhf.actor).values(), *bits(rlhf.roles.critic).values()]
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name in KNOBS])
+def test_every_setting_turns(name, penalised):
+    options = {"recipe": PPOPenalty(beta=20.0), name: KNOBS[name]}
+    assert outcome(run(**options)) != penalised
+
+
+def test_settings_of_memory_and_time_are_those_without_a_knob():
+    assert {f.name for f in fields(Settings)} - KNOBS.keys() == {"micro_batch", "gradient_checkpointing"}
+
+
 # ---- files ----
 
 
@@ -196,6 +238,15 @@ def test_generation_and_evaluation_change_nothing():
     for rlhf in (one, two):
         rlhf.learn(prompts(), total_episodes=16)
     assert bits(one.actor) == bits(two.actor)
+
+
+def test_held_out_prompts_are_scored_along_the_way():
+    rlhf = run()
+    listener = Evaluate(rlhf, prompts(4, seed=9), every=8)
+    rows = rlhf.learn(prompts(), total_episodes=16, callbacks=[listener]).rows
+    assert [steps for steps, _ in listener.evaluations] == [0, 8, 16]
+    assert rows[-1]["eval/score"] == listener.evaluations[-1][1].mean
+    assert np.isfinite(rows[-1]["eval/kl"])
 
 
 def test_samples_are_logged(tmp_path, capsys):
