@@ -1,5 +1,6 @@
 """An agent: settings, an environment, and what was learned so far."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -31,6 +32,8 @@ from vantage.theory.divergences import log_softmax
 from vantage.world import TrainState
 
 Array = Any
+LOG = logging.getLogger("vantage")
+"""Tells which implementation steps the environments, when they are opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,7 @@ class Agent:
         world = kind(self.settings, self._model, self._initial, self._make_env, self.name)
         if self._restored is not None:
             world.restore(self._restored)
+        LOG.info(environments.describe(self.env, world._env, self.settings.n_envs))
         return world
 
     def _make_env(self, slots: int) -> Any:
@@ -195,6 +199,16 @@ class Agent:
             raise ValueError("this agent has no critic: choose a recipe with one, such as A2C()")
         seen = self._player.seen(self._model.observations.record(observations))
         return np.asarray(self._model.value(self._vector, seen))
+
+    def action_values(self, observations: Any) -> Float[Array, "*B A"]:
+        """Q_φ(s, a) of every action, for observations `[…]` as the environment gives them; units as of `state_values`.
+
+        Raises ValueError if the recipe's critic is not one of actions, or if it remembers.
+        """
+        if not self._model.of_actions:
+            raise ValueError("this agent's critic says no values of actions: choose a recipe with critic=QCritic()")
+        seen = self._player.seen(self._model.observations.record(observations))
+        return np.asarray(self._model.run(self._vector, seen).action_values)
 
     @property
     def _vector(self) -> Array:
