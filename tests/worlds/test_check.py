@@ -134,7 +134,67 @@ class Strange(Sound):
     observation_space = gym.spaces.Text(5)
 
 
+class FloatPicture(Sound):
+    """Pixels without bounds."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (8, 8, 3), np.float32)
+
+    def noise(self):
+        return np.zeros(2, np.float32)
+
+    def reset(self, **given):
+        return np.zeros((8, 8, 3), np.float32), super().reset(**given)[1]
+
+    def step(self, action):
+        return np.zeros((8, 8, 3), np.float32), *super().step(action)[1:]
+
+
+class FaintPicture(Sound):
+    """Pixels of 0 and 1 that are said to reach 255."""
+
+    observation_space = gym.spaces.Dict(eye=gym.spaces.Box(0, 255, (8, 9, 3), np.uint8))
+
+    def _see(self):
+        return {"eye": np.ones(self.observation_space["eye"].shape, np.uint8)}
+
+    def reset(self, **given):
+        return self._see(), super().reset(**given)[1]
+
+    def step(self, action):
+        return self._see(), *super().step(action)[1:]
+
+
+class EitherWay(FaintPicture):
+    observation_space = gym.spaces.Dict(eye=gym.spaces.Box(0, 255, (5, 8, 5), np.uint8))
+
+
+class Masked(Sound):
+    """Complains about what its masks rule out."""
+
+    action_space = gym.spaces.MultiDiscrete([2, 3])
+
+    def action_masks(self):
+        return np.array([1, 0, 0, 1, 1]) if self.t % 2 else np.array([1, 1, 1, 0, 0])
+
+    def step(self, action):
+        chosen = np.array([0, 2]) + action
+        assert self.action_masks()[chosen].all()
+        return super().step(action)
+
+
+class ShortMask(Sound):
+    def action_masks(self):
+        return [1]
+
+
+class EmptyMask(Masked):
+    def action_masks(self):
+        return np.zeros(5) if self.t == 3 else np.ones(5)
+
+
 FAULTS = [
+    (FloatPicture, "image-type"), (FaintPicture, "image-range"), (EitherWay, "image-channels"),
+    (ShortMask, "action-mask"), (EmptyMask, "action-mask"),
     (Shape, "observation"), (Type, "observation"), (NotANumber, "finite-observation"),
     (InfiniteReward, "finite-reward"), (ArrayReward, "reward"), (HugeReward, "reward-scale"),
     (NoReward, "reward-sparse"), (FarOut, "observation-scale"),
@@ -170,6 +230,14 @@ def test_sound_environments_are_left_alone(env):
 
 def test_a_sound_one_of_ours():
     assert check(Sound) == []
+    assert check(Masked, steps=500) == []
+
+
+def test_a_game_is_checked_as_it_is_shown(capsys):
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    assert main(["check", "ALE/Breakout-v5", "--steps", "100", "--json"]) == 0
+    assert [finding["rule"] for finding in json.loads(capsys.readouterr().out)] == []
 
 
 def test_the_command(capsys):

@@ -1,4 +1,6 @@
-"""Every kind of action with every kind of observation, masked or not, normalised or not."""
+"""Every kind of action with every kind of observation and network, masked or not, normalised or not."""
+
+import itertools
 
 import gymnasium as gym
 import numpy as np
@@ -8,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 import vantage as vt
 from tests.worlds.control_envs import Vectorised
-from vantage.control import MLP, spaces
+from vantage.control import GRU, LSTM, MLP, SmallCNN, spaces
 from vantage.control.normalise import observe
 
 ACTIONS = {
@@ -31,6 +33,19 @@ OBSERVATIONS = {
     ),
     "tuple": Tuple([Discrete(2, start=-1), Dict(y=Box(-50.0, 50.0, (2, 2), np.float32))]),
 }  # fmt: skip
+PICTURES = {
+    "image": Box(0, 255, (5, 4, 3), np.uint8),
+    "pictures": Dict(
+        grey=Box(0, 255, (4, 4), np.uint8), x=Box(-50.0, 50.0, (2,), np.float32), c=Box(0.0, 1.0, (2, 4, 5), np.float32)
+    ),
+}  # fmt: skip
+CNN = SmallCNN(features=4, channels=(2,), kernels=(2,), strides=(1,), beside=(3,))
+NETWORKS = {
+    "mlp": lambda seen: MLP(hidden=(4,)),
+    "cnn": lambda seen: CNN,
+    "lstm": lambda seen: LSTM(hidden=3, before=CNN if seen in PICTURES else None, after=MLP(hidden=())),
+    "gru": lambda seen: GRU(hidden=3, before=MLP(hidden=(4,)), after=MLP(hidden=()), sequence_length=4, shared=True),
+}
 pytestmark = pytest.mark.usefixtures("compile_fast")
 SOURCES = ("observation", "method", "info")
 
@@ -91,7 +106,7 @@ def options(space: gym.Space, action) -> list[int]:
 
 
 def agent(observation, action, source=None, mode=None, recipe=None, **given) -> vt.Agent:
-    one = lambda: Anything(OBSERVATIONS[observation], ACTIONS[action], source)  # noqa: E731
+    one = lambda: Anything((OBSERVATIONS | PICTURES)[observation], ACTIONS[action], source)  # noqa: E731
     chosen = {"n_envs": 2, "n_steps": 8, "network": MLP(hidden=(4,)), "check_actor_every": 1, **given}
     recipe = recipe or vt.PPO(n_epochs=2, n_minibatches=2, ent_coef=0.01)
     return vt.Agent(one if mode is None else Vectorised(one, mode), recipe, optim=vt.Joint(lr=0.03), **chosen)
@@ -106,20 +121,46 @@ def must_be_sound(report) -> None:
 
 
 def cells():
-    """Every action with every observation, masks and normalisation by turns; those off the two diagonals are slow."""
-    for i, action in enumerate(ACTIONS):
-        masked = bool(spaces.actions(ACTIONS[action]).choices)
-        for j, observation in enumerate(OBSERVATIONS):
-            source = SOURCES[(i + j // 2) % 3]
-            for given, normalised in ((source, bool(i % 2)), (None, bool((i + j + 1) % 2))):
-                if given is None or masked:
-                    quick = i == j and (given or not masked)
-                    yield pytest.param(action, observation, given, normalised, marks=() if quick else pytest.mark.slow)
+    """The whole cross product; the cells of a covering array are quick."""
+    every = [
+        cell
+        for cell in itertools.product(ACTIONS, [*OBSERVATIONS, *PICTURES], NETWORKS, (False, True), (False, True))
+        if (cell[2] != "cnn" or cell[1] in PICTURES) and (not cell[3] or spaces.actions(ACTIONS[cell[0]]).choices)
+    ]
+    quick = covering(every)
+    for i, cell in enumerate(every):
+        action, observation, network, masked, normalised = cell
+        source = SOURCES[i // 2 % 3] if masked else None
+        marks = () if cell in quick else pytest.mark.slow
+        yield pytest.param(action, observation, network, source, normalised, marks=marks)
 
 
-@pytest.mark.parametrize(("action", "observation", "source", "normalised"), list(cells()))
-def test_two_updates(action, observation, source, normalised):
-    made = agent(observation, action, source, normalise_observation=normalised)
+def covering(every):
+    """Cells in which each network meets all there is, and each observation masks and normalisation, chosen greedily."""
+
+    def meets(cell):
+        action, observation, network, masked, normalised = cell
+        with_network = {(network, x) for x in (("act", action), observation, ("mask", masked), ("norm", normalised))}
+        return with_network | {(observation, "mask", masked), (observation, "norm", normalised), (masked, normalised)}
+
+    missing, chosen = set().union(*map(meets, every)), []
+    while missing:
+        chosen.append(max(every, key=lambda cell: len(meets(cell) & missing)))
+        missing -= meets(chosen[-1])
+    return chosen
+
+
+def test_the_quick_cells_cover_what_they_claim():
+    quick = [x.values for x in cells() if not x.marks]
+    assert {(network, action) for action, _, network, _, _ in quick} == set(itertools.product(NETWORKS, ACTIONS))
+    assert {source for *_, source, _ in quick} == {None, *SOURCES}
+    assert len(quick) < 40
+
+
+@pytest.mark.parametrize(("action", "observation", "network", "source", "normalised"), list(cells()))
+def test_two_updates(action, observation, network, source, normalised):
+    given = NETWORKS[network](observation)
+    made = agent(observation, action, source, normalise_observation=normalised, network=given)
     assert made.mask_source == source
     must_be_sound(made.learn(32))
 

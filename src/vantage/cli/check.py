@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from vantage.cli.options import Parser, of_fields
 
@@ -28,10 +29,12 @@ def main(argv: Sequence[str]) -> int:
     import gymnasium as gym
 
     from vantage.control.check import check
-    from vantage.control.environments import find
+    from vantage.control.environments import find, shown
 
     find(given["ENV"])
-    found = check(lambda: gym.make(given["ENV"], disable_env_checker=True), chosen.steps, chosen.seed)
+    atari = shown(given["ENV"], None, {}, 1)
+    made = gym.make if atari is None else partial(atari.one, max_episode_steps=None)
+    found = check(lambda: made(given["ENV"], disable_env_checker=True), chosen.steps, chosen.seed)
     if chosen.json:
         print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
     else:

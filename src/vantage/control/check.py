@@ -1,12 +1,15 @@
 """What would break or spoil training in an environment, found by playing it with random actions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from vantage.control.images import picture
+from vantage.control.masks import METHOD, one_mask
+from vantage.control.observations import KEY
 from vantage.control.spaces import actions, observations
 
 Array = Any
@@ -42,6 +45,8 @@ class Played:
     largest: float = 0.0
     """Of all observed numbers."""
     steps: int = 0
+    pictures: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The least and the largest entry of each Box with more than one axis."""
 
 
 def check(make: Callable[[], gym.Env], steps: int = 2000, seed: int = 0) -> list[Finding]:
@@ -58,7 +63,7 @@ def check(make: Callable[[], gym.Env], steps: int = 2000, seed: int = 0) -> list
         for finding in _play(env, played, steps, seed):
             found.setdefault(finding.rule, finding)
         if "api" not in found:
-            for finding in (*_judge(env, played), *_seeds(make, seed)):
+            for finding in (*_judge(env, played), *_pictures(env, played), *_seeds(make, seed)):
                 found.setdefault(finding.rule, finding)
     finally:
         env.close()
@@ -92,16 +97,16 @@ def _play(env: gym.Env, played: Played, steps: int, seed: int) -> Iterator[Findi
     """Random actions: what comes back must have the form, lie in the space, and be finite."""
     env.action_space.seed(seed)
     try:
-        observation = yield from _began(env, env.reset(seed=seed), played)
+        observation, told = yield from _began(env, env.reset(seed=seed), played)
         length = 0
         for _ in range(steps):
-            back = env.step(env.action_space.sample())
+            back = env.step((yield from _action(env, observation, told)))
             if not isinstance(back, tuple) or len(back) != 5:
                 yield _api(
                     f"step() returned {_count(back)}", "return (observation, reward, terminated, truncated, info)"
                 )
                 return
-            observation, reward, terminated, truncated, _ = back
+            observation, reward, terminated, truncated, told = back
             length, played.steps = length + 1, played.steps + 1
             yield from _observation(env, observation, played, "step()")
             yield from _reward(reward, played)
@@ -112,18 +117,48 @@ def _play(env: gym.Env, played: Played, steps: int, seed: int) -> Iterator[Findi
                 played.lengths.append(length)
                 played.terminated.append(bool(terminated) and not truncated)
                 length = 0
-                observation = yield from _began(env, env.reset(), played)
+                observation, told = yield from _began(env, env.reset(), played)
     except Exception as error:  # whatever it raises would end a run
         remedy = "make reset and step work for every action of the action space"
         yield _api(f"it raised {type(error).__name__}: {error}", remedy)
 
 
-def _began(env: gym.Env, back: Any, played: Played) -> Any:
+def _began(env: gym.Env, back: Any, played: Played) -> Generator[Finding, None, tuple[Any, Any]]:
     if not isinstance(back, tuple) or len(back) != 2:
         yield _api(f"reset() returned {_count(back)}", "return (observation, info)")
-        return back
+        return back, {}
     yield from _observation(env, back[0], played, "reset()")
-    return back[0]
+    return back
+
+
+def _mask(env: gym.Env, observation: Any, told: Any) -> Any:
+    """The action mask, looked for where training does; None without one."""
+    if isinstance(env.observation_space, gym.spaces.Dict) and KEY in env.observation_space.spaces:
+        return observation[KEY]
+    if env.has_wrapper_attr(METHOD):
+        return env.get_wrapper_attr(METHOD)()
+    return told.get(KEY) if isinstance(told, dict) else None
+
+
+def _action(env: gym.Env, observation: Any, told: Any) -> Generator[Finding, None, Any]:
+    """A random action that the mask, if there is one, allows."""
+    mask = _mask(env, observation, told)
+    if mask is None or not isinstance(env.action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return env.action_space.sample()
+    sizes, flat = np.ravel(actions(env.action_space).choices), np.ravel(one_mask(mask)) != 0
+    if len(flat) != sizes.sum():
+        problem = f"the action mask has {len(flat)} entries for {sizes.sum()} options"
+        yield Finding(rule="action-mask", problem=problem, remedy="give one entry for each option of each choice")
+        return env.action_space.sample()
+    parts = np.split(flat.astype(np.int8), np.cumsum(sizes)[:-1])
+    if not all(part.any() for part in parts):
+        problem = "an action mask leaves no option before the episode is over"
+        yield Finding(rule="action-mask", problem=problem, remedy="allow one, or end the episode there")
+        return env.action_space.sample()
+    if isinstance(env.action_space, gym.spaces.Discrete):
+        return env.action_space.sample(mask=parts[0])
+    drawn = [env.action_space.np_random.choice(np.flatnonzero(part)) for part in parts]
+    return np.reshape(drawn, env.action_space.shape) + env.action_space.start
 
 
 def _api(problem: str, remedy: str) -> Finding:
@@ -136,6 +171,10 @@ def _count(back: Any) -> str:
 
 def _observation(env: gym.Env, observation: Any, played: Played, where: str) -> Iterator[Finding]:
     space = env.observation_space
+    for name, box, entry in _boxes(space, observation, "observation"):
+        low, high = played.pictures.get(name, (np.inf, -np.inf))
+        if box.shape == np.shape(entry) and np.size(entry):
+            played.pictures[name] = (min(low, float(np.min(entry))), max(high, float(np.max(entry))))
     for part in _leaves(observation):
         if not np.isfinite(part).all():
             problem = f"an observation of {where} holds {part.flat[np.argmin(np.isfinite(part))]}"
@@ -178,6 +217,47 @@ def _judge(env: gym.Env, played: Played) -> Iterator[Finding]:
     yield from _hidden_truncation(played, limit)
 
 
+def _pictures(env: gym.Env, played: Played) -> Iterator[Finding]:
+    """Boxes that look like pictures and will not be read as they are meant."""
+    for name, box, _ in _boxes(env.observation_space, None, "observation"):
+        shown, (low, high) = picture(box), played.pictures.get(name, (0.0, 0.0))
+        if shown is None:
+            if len(box.shape) == 3 and min(box.shape[:2]) > 3:
+                problem = f"{name} has the shape of a picture, {box.shape}, and is read as a vector: {_why(box)}"
+                remedy = "make it a Box(0, 255, …, np.uint8) if it is one"
+                yield Finding(rule="image-type", problem=problem, remedy=remedy, certain=False)
+            continue
+        if shown.high > 1 and high <= 1 and low >= 0:
+            problem = f"the pixels of {name} lie in [{low:g}, {high:g}] while its Box reaches to {shown.high:g}"
+            remedy = "the networks divide them by it: give pixels from 0 to 255, or a Box from 0 to 1"
+            yield Finding(rule="image-range", problem=problem, remedy=remedy, certain=False)
+        frame = box.shape[-3:]
+        if len(box.shape) > 2 and (frame[0] == frame[-1] or frame[1] < min(frame[0], frame[-1])):
+            problem = f"{name} of shape {box.shape} may have its channels first or last; {shown.shape} is assumed"
+            yield Finding(rule="image-channels", problem=problem, remedy="set image_channels", certain=False)
+
+
+def _why(box: gym.spaces.Box) -> str:
+    """Why a Box is no picture."""
+    if np.issubdtype(box.dtype, np.integer) and box.dtype != np.uint8:
+        return f"its type is {box.dtype}"
+    return "its bounds are not one pair of finite numbers"
+
+
+def _boxes(space: gym.Space, observation: Any, name: str) -> Iterator[tuple[str, gym.spaces.Box, Any]]:
+    """The Boxes of a space with more than one axis, their names, and their entries in an observation."""
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        each = space.spaces.items() if isinstance(space, gym.spaces.Dict) else enumerate(space.spaces)
+        for key, part in each:
+            try:
+                entry = None if observation is None else observation[key]
+            except (KeyError, IndexError, TypeError):
+                entry = None  # said by the rule on observations
+            yield from _boxes(part, entry, f"{name}[{key!r}]")
+    elif isinstance(space, gym.spaces.Box) and len(space.shape) > 1:
+        yield name, space, observation
+
+
 def _hidden_truncation(played: Played, limit: int | None) -> Iterator[Finding]:
     """Time limits that are reported as termination, which makes the critic believe that the world ends there."""
     remedy = "report the time limit as truncated, not terminated: V of the state reached would be taken for 0"
@@ -205,15 +285,27 @@ def _transcript(make: Callable[[], gym.Env], seed: int, steps: int = 100) -> lis
     env = make()
     try:
         env.action_space.seed(seed)
-        seen: list[Any] = [[x.copy() for x in _leaves(env.reset(seed=seed)[0])]]
+        observation, told = env.reset(seed=seed)
+        seen: list[Any] = [[x.copy() for x in _leaves(observation)]]
         for _ in range(steps):
-            observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            observation, reward, terminated, truncated, told = env.step(_drawn(env, observation, told))
             seen.append([*(x.copy() for x in _leaves(observation)), np.asarray(reward), np.asarray(terminated)])
             if terminated or truncated:
-                seen.append([x.copy() for x in _leaves(env.reset()[0])])
+                observation, told = env.reset()
+                seen.append([x.copy() for x in _leaves(observation)])
         return seen
     finally:
         env.close()
+
+
+def _drawn(env: gym.Env, observation: Any, told: Any) -> Any:
+    """`_action` without findings, which were told already."""
+    drawing = _action(env, observation, told)
+    while True:
+        try:
+            next(drawing)
+        except StopIteration as drawn:
+            return drawn.value
 
 
 def _same(x: Any, y: Any) -> bool:
