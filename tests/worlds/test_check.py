@@ -237,7 +237,8 @@ def test_a_game_is_checked_as_it_is_shown(capsys):
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
     assert main(["check", "ALE/Breakout-v5", "--steps", "100", "--json"]) == 0
-    assert [finding["rule"] for finding in json.loads(capsys.readouterr().out)] == []
+    rules = {finding["rule"] for finding in json.loads(capsys.readouterr().out)}
+    assert rules <= {"reward-sparse", "endless"}  # what 100 steps of the game cannot show
 
 
 def test_the_command(capsys):
