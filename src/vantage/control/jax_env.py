@@ -53,13 +53,12 @@ def begin(env: JaxEnv, key: Array, slots: int) -> tuple[Any, Any]:
     return _strong(jax.vmap(env.reset)(jax.random.split(key, slots)))
 
 
-def advance(env: JaxEnv, key: Array, state: Any, action: Any) -> Stepped:
-    """One step of B slots; those whose episode ends begin the next one in the same step.
+def advance(env: JaxEnv, keys: Array, state: Any, action: Any) -> Stepped:
+    """One step of B slots; those whose episode ends begin the next one in the same step. `keys`: `[2, B]`.
 
     Nothing is reset, and nothing spent on it, in a step that ends no episode.
     """
-    slots = len(jax.tree.leaves(state)[0])
-    steps, resets = jax.random.split(key, (2, slots))
+    steps, resets = keys
     after, reached, reward, terminated, truncated = jax.vmap(env.step)(steps, state, action)
     terminated, truncated = terminated.astype(bool), truncated.astype(bool)
     over = jnp.logical_or(terminated, truncated)
@@ -138,7 +137,7 @@ def _begin(env: JaxEnv, key: Array, slots: int) -> tuple[Any, Any]:
 
 @partial(jax.jit, static_argnames=("env",))
 def _advance(env: JaxEnv, key: Array, state: Any, action: Any) -> Stepped:
-    return advance(env, key, state, action)
+    return advance(env, jax.random.split(key, (2, len(jax.tree.leaves(state)[0]))), state, action)
 
 
 def _each(reached: Any, over: Array) -> Array:

@@ -70,11 +70,11 @@ def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, g
     n = model.acting_carry
 
     def row(now: Acting, inputs: tuple[Array, Array]) -> tuple[Acting, Taken]:
-        noise, key = inputs
+        noise, keys = inputs
         seen = standardised(model.observations, given.frame, now.observation)
         policy, memory = model.advance(vector, seen, now.carry[:, :n])
         action = sample(model.actions, policy, noise).astype(model.actions.dtype)
-        step = advance(env, key, now.state, model.actions.to_env(action))
+        step = advance(env, keys, now.state, model.actions.to_env(action))
         reached, after = model.observations.record(step.reached), model.observations.record(step.observation)
         returns, lengths, done = (
             now.returns + step.reward,
@@ -88,7 +88,7 @@ def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, g
         carry = jnp.where(done[:, None], 0.0, jnp.concatenate([memory, now.carry[:, n:]], axis=-1))
         return Acting(step.state, after, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), carry), taken
 
-    keys = jax.random.split(jax.random.key(given.seed), len(given.noise))
+    keys = jax.random.split(jax.random.key(given.seed), (len(given.noise), 2, given.noise.shape[1]))
     return lax.scan(row, acting, (given.noise, keys))
 
 
@@ -135,11 +135,11 @@ class JaxCollector(Collector):
     @property
     def acting(self) -> Acting:
         """Where the slots stand."""
-        returns, lengths, carry = (np.asarray(x) for x in (self.returns, self.lengths, self.carry))
-        observation = jnp.asarray(self.observation)
-        return Acting(
-            self.env.state, observation, jnp.asarray(returns, jnp.float32), jnp.asarray(lengths, jnp.int32), carry
-        )  # fmt: skip
+        counts = (self.observation, self.returns, self.lengths, self.carry)
+        if isinstance(self.returns, jax.Array):  # as the last update left them
+            return Acting(self.env.state, *counts)
+        types = (self._observations.dtype, np.float32, np.int32, np.float32)
+        return Acting(self.env.state, *(jnp.array(x, kind) for x, kind in zip(counts, types, strict=True)))
 
     @acting.setter
     def acting(self, now: Acting) -> None:
