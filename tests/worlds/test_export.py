@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import vantage as vt
+from tests.worlds.test_control_spaces import Anything
 from vantage.cli import main
 from vantage.control import MLP, export
 
@@ -26,6 +27,7 @@ class Numbered(gym.Env):
         return np.int64(self.np_random.integers(3, 8)), float(action), bool(self.np_random.random() < 0.2), False, {}
 
 
+PAIR = gym.spaces.MultiDiscrete([2, 3])
 CASES = [
     ("CartPole-v1", {}),
     ("CartPole-v1", {"normalise_observation": True, "network": MLP(hidden=(7,), activation="silu")}),
@@ -33,6 +35,7 @@ CASES = [
     ("Pendulum-v1", {"squash_actions": True}),
     ("Pendulum-v1", {"network": MLP(hidden=())}),
     (Numbered, {}),
+    ("CartPole-v1", {"network": MLP(hidden=(6, 5), shared=True)}),
 ]
 
 
@@ -40,6 +43,16 @@ def trained(env, **options):
     agent = vt.Agent(env, vt.PPO(n_minibatches=1, n_epochs=2), **{"n_envs": 2, "n_steps": 16, **options})
     agent.learn(64)
     return agent
+
+
+def test_spaces_without_a_graph_are_refused(tmp_path):
+    for seen, done in (
+        (gym.spaces.Box(0.0, 1.0, (2, 2)), gym.spaces.Discrete(2)),
+        (gym.spaces.Box(0.0, 1.0, (2,)), PAIR),
+    ):
+        agent = vt.Agent(lambda seen=seen, done=done: Anything(seen, done), n_envs=2)
+        with pytest.raises(ValueError, match="are exported to ONNX"):
+            export.export_onnx(agent, tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize(("env", "options"), CASES)

@@ -257,7 +257,7 @@ def test_every_way_of_learning_takes_two_updates(recipe, network, options):
         assert (made.world.vector != before).any()
         if isinstance(recipe.objective, vt.TrustRegion):
             assert metrics["train/is_line_search_success"]
-            assert 0 < metrics["train/kl"] <= recipe.objective.delta * (1 + 1e-4)
+            assert 0 < metrics["train/kl"] <= float(recipe.objective.delta) * (1 + 1e-4)
 
 
 def test_what_is_no_decision_changes_nothing():
@@ -439,6 +439,13 @@ def test_settings_that_cannot_be_are_named(field, value):
 def test_a_trust_region_refuses_what_is_shared(network):
     with pytest.raises(ValueError, match="natural step would move the critic"):
         Settings(recipe=vt.TRPO(), network=network)
+
+
+def test_noise_that_reads_features_is_refused():
+    """State-dependent exploration has no features of the actor to read, not even where an encoder is shared."""
+    for network in (NETWORKS["lstm"], NETWORKS["one encoder"]):
+        with pytest.raises(ValueError, match="use_sde = True"):
+            vt.Agent("Pendulum-v1", network=network, use_sde=True)
 
 
 def test_equal_models_share_one_compiled_update():

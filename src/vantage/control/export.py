@@ -9,7 +9,7 @@ import numpy as np
 from vantage.control.agent import Agent
 from vantage.control.networks import Tower
 from vantage.control.normalise import CLIP, Moments
-from vantage.control.spaces import BoxActions, DiscreteActions, StateObservations
+from vantage.control.spaces import BoxActions, DiscreteActions, StateObservations, VectorObservations
 
 Array = Any
 OPSET, IR = 17, 8
@@ -63,12 +63,17 @@ def export_onnx(agent: Agent, path: str | Path) -> float:
 def build(agent: Agent, onnx: Any) -> Any:
     """The graph as an ONNX model. Raises ValueError for what has no graph here."""
     model, moments = agent._model, agent._player.moments
-    tower = model.networks(agent._vector).actor
-    if not isinstance(tower, Tower):
-        raise ValueError(f"the network is a {type(tower).__name__}: only the perceptron MLP is exported to ONNX")
-    graph, helper, types, space = _Graph(onnx), onnx.helper, onnx.TensorProto, model.observations
+    networks = model.networks(agent._vector)
+    towers = [networks.actor] if networks.trunk is None else [networks.trunk, networks.actor]
+    for tower in towers:
+        if not isinstance(tower, Tower):
+            raise ValueError(f"the network is a {type(tower).__name__}: only the perceptron MLP is exported to ONNX")
+    graph, helper, types, space = _Graph(onnx), onnx.helper, onnx.TensorProto, _space(agent)
+    if not isinstance(model.actions, DiscreteActions | BoxActions):
+        raise ValueError(f"actions are {type(model.actions).__name__}: only Discrete and Box are exported to ONNX")
     x = _states(graph, space, moments) if isinstance(space, StateObservations) else _vectors(graph, moments)
-    x = _perceptron(graph, tower, x)
+    for tower in towers:
+        x = _perceptron(graph, tower, x)
     _act(graph, model.actions, x)
     discrete = isinstance(model.actions, DiscreteActions)
     states = isinstance(space, StateObservations)
@@ -103,15 +108,15 @@ def _states(graph: _Graph, observations: StateObservations, moments: Moments | N
 
 
 def _perceptron(graph: _Graph, tower: Tower, x: str) -> str:
-    """h ← f(hW + b); the last layer, linear, is the output `policy`."""
+    """h ← f(hW + b); a last layer that is linear is the output `policy`."""
     layers = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in tower.layers]
-    for weight, bias in layers[:-1]:
+    for weight, bias in layers[:-1] if tower.linear_end else layers:
         x = graph.add("Gemm", x, weight, bias)
         if tower.activation == "silu":
             x = graph.add("Mul", x, graph.add("Sigmoid", x))
         else:
             x = graph.add({"tanh": "Tanh", "relu": "Relu"}[tower.activation], x)
-    return graph.add("Gemm", x, *layers[-1], name="policy")
+    return graph.add("Gemm", x, *layers[-1], name="policy") if tower.linear_end else x
 
 
 def _act(graph: _Graph, actions: Any, x: str) -> None:
@@ -148,9 +153,19 @@ def _relative(found: Array, wanted: Array) -> float:
     return float(np.max(np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted))))
 
 
+def _space(agent: Agent) -> VectorObservations | StateObservations:
+    space = agent._model.observations
+    if not isinstance(space, VectorObservations | StateObservations):
+        raise ValueError(
+            f"observations are {type(space).__name__}: only flat vectors and numbered states are exported to ONNX; "
+            "wrap the environment in gymnasium.wrappers.FlattenObservation"
+        )
+    return space
+
+
 def _observations(agent: Agent) -> Array:
     """Every state, or vectors around what the agent has seen, some far out."""
-    space, moments = agent._model.observations, agent._player.moments
+    space, moments = _space(agent), agent._player.moments
     if isinstance(space, StateObservations):
         return np.arange(space.start, space.start + space.size, dtype=np.int64)
     rng = np.random.default_rng(0)

@@ -247,38 +247,28 @@ def _networks(
     inputs: Inputs, actions: Actions, network: Network, width: int, rng: np.random.Generator, std: float
 ) -> tuple[Actions, Networks]:
     """The networks, and the actions as they are once the network is known."""
-    trunk, below, head = (
-        None,
-        None,
-        actions.dimensions if isinstance(actions, StateDependentActions) else actions.outputs,
-    )
-    if width and isinstance(network, Divisible) and shares(network):
-        trunk, n = network.build_trunk(rng, inputs)
-        actor, value = network.build_head(rng, n, head, 0.01), network.build_head(rng, n, width, 1.0)
-    else:
-        below, n, actor = _actor(inputs, actions, network, head, rng)
-        value = network.build(rng, inputs, width, 1.0) if width else None
-    if isinstance(actions, StateDependentActions):
-        actions, actor = replace(actions, features=n), Exposed(trunk=below, head=actor)
-    log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
-    return actions, Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
-
-
-def _actor(
-    inputs: Inputs, actions: Actions, network: Network, head: int, rng: np.random.Generator
-) -> tuple[Any, int, Any]:
-    """An actor of its own: (None, 0, all of it), or where the noise reads its last features (hidden layers, how many
-    features, head). Raises ValueError for a network that does not show them.
-    """
-    if not isinstance(actions, StateDependentActions):
-        return None, 0, network.build(rng, inputs, head, 0.01)
-    if not isinstance(network, Divisible) or isinstance(network, Remembering):
+    exposed = actions if isinstance(actions, StateDependentActions) else None
+    trunk, hidden, n = None, None, 0
+    if exposed and (not isinstance(network, Divisible) or isinstance(network, Remembering)):
         raise ValueError(
             f"use_sde = True: the noise reads the actor's last features, which {type(network).__name__} does not show; "
             "use MLP(), or leave it False"
         )
-    trunk, n = network.build_trunk(rng, inputs)
-    return trunk, n, network.build_head(rng, n, head, 0.01)
+    outputs = exposed.dimensions if exposed else actions.outputs
+    if width and isinstance(network, Divisible) and shares(network):
+        trunk, n = network.build_trunk(rng, inputs)
+        actor, value = network.build_head(rng, n, outputs, 0.01), network.build_head(rng, n, width, 1.0)
+    else:
+        if exposed and isinstance(network, Divisible):
+            hidden, n = network.build_trunk(rng, inputs)
+            actor = network.build_head(rng, n, outputs, 0.01)
+        else:
+            actor = network.build(rng, inputs, outputs, 0.01)
+        value = network.build(rng, inputs, width, 1.0) if width else None
+    if exposed:
+        actions, actor = replace(exposed, features=n), Exposed(trunk=hidden, head=actor)
+    log_std = np.full(actions.stds, np.log(std), np.float32) if actions.stds else None
+    return actions, Networks(trunk=trunk, actor=actor, log_std=log_std, critic=value)
 
 
 def _count(paths: list[Any], *parts: str) -> int:
