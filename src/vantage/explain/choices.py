@@ -79,6 +79,8 @@ def _expected(kind: Any) -> Iterable[str]:
         return ["int,int,…"]
     if is_dataclass(kind) and isinstance(kind, type):
         return [spelling(kind)]
+    if getattr(kind, "_is_protocol", False):  # what a user writes in Python has no spelling
+        return []
     return [{float: "number", int: "int", bool: "true | false", str: "text", type(None): "none"}.get(kind, "value")]
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vantage.recipe.critic import CriticLoss, Squared
-from vantage.recipe.objective import Clip, Objective, Penalty
-from vantage.recipe.psi import GAE, Psi
+from vantage.recipe.objective import AnyObjective, Clip, Penalty
+from vantage.recipe.psi import GAE, AnyPsi
 from vantage.recipe.reduction import Reduction, Steps
 from vantage.recipe.refused import must_fit
 from vantage.recipe.schedule import Coefficient, Schedule, at, check, check_type, check_whole, everywhere, swap
@@ -41,9 +41,9 @@ class Recipe:
     Everything else that distinguishes algorithms is here.
     """
 
-    psi: Psi = GAE()
+    psi: AnyPsi = GAE()
     """How a step is weighed."""
-    objective: Objective = Clip()
+    objective: AnyObjective = Clip()
     """What the actor's step maximises."""
     critic: CriticLoss | None = Squared()
     """What the critic's step minimises; None: there is no critic."""

@@ -1,7 +1,7 @@
 """What the actor's step maximises, as a choice, and how the price β of a penalty moves."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from vantage.recipe.schedule import Coefficient, Schedule, check, everywhere, positive, settled
 from vantage.theory import kl_control, objectives
@@ -201,4 +201,21 @@ class TrustRegion:
         return None
 
 
+@runtime_checkable
+class OwnObjective(Protocol):
+    """An objective of the user's own: one number a decision, to be maximised, neither reduced nor negated."""
+
+    @property
+    def reuses(self) -> bool:
+        """Whether data of an older policy may be used."""
+        ...
+
+    def __call__(self, terms: Terms) -> Array: ...
+
+    def outside(self, terms: Terms) -> Array | None:
+        """Which decisions have left its range; None: it has none."""
+        ...
+
+
 Objective = Likelihood | Ratio | Clip | Penalty | TrustRegion
+AnyObjective = Objective | OwnObjective

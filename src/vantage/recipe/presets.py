@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec
 from vantage.recipe.core import Recipe
 from vantage.recipe.critic import QCritic, Squared
 from vantage.recipe.objective import BetaRule, Clip, Likelihood, Penalty, Ratio, Thresholds, TrustRegion
-from vantage.recipe.psi import GAE, GroupRelative, Psi, RewardToGo, TDError
+from vantage.recipe.psi import GAE, AnyPsi, GroupRelative, RewardToGo, TDError
 from vantage.recipe.reduction import Columns, Reduction, SequenceMean, Trajectories
 from vantage.recipe.refused import reads_action_values
 from vantage.recipe.schedule import Coefficient
@@ -52,7 +52,9 @@ def in_world(recipe: Recipe, defaults: dict[str, dict[str, Any]]) -> Recipe:
 
 
 @_named
-def REINFORCE(*, psi: Psi = RewardToGo(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
+def REINFORCE(
+    *, psi: AnyPsi = RewardToGo(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any
+) -> Recipe:
     """Ψ log π once, on whole episodes: E_{τ∼π_θ}[Σ_t Ψ_t ∇log π_θ(a_t|s_t)]. Theory 5, 6.1."""
     critic = QCritic() if reads_action_values(psi) else Squared()
     needs = dict(
@@ -65,19 +67,21 @@ def REINFORCE(*, psi: Psi = RewardToGo(), whiten: Literal["minibatch", "batch"] 
 
 
 @_named
-def ActorCritic(*, psi: Psi = TDError(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
+def ActorCritic(
+    *, psi: AnyPsi = TDError(), whiten: Literal["minibatch", "batch"] | None = None, **others: Any
+) -> Recipe:
     """Ψ log π once, with the TD error as Ψ, meant for batches of single steps. Theory 7.1, 7.2."""
     return A2C(psi=psi, whiten=whiten, **others)
 
 
 @_named
-def A2C(*, psi: Psi = GAE(lam=1.0), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
+def A2C(*, psi: AnyPsi = GAE(lam=1.0), whiten: Literal["minibatch", "batch"] | None = None, **others: Any) -> Recipe:
     """Actor-critic: Ψ log π once, with Ψ from the critic. Theory 7."""
     return Recipe(objective=Likelihood(), psi=psi, whiten=whiten, **{"n_epochs": 1, "n_minibatches": 1, **others})
 
 
 @_named
-def ImportanceWeighted(*, psi: Psi = GAE(), **others: Any) -> Recipe:
+def ImportanceWeighted(*, psi: AnyPsi = GAE(), **others: Any) -> Recipe:
     """r_t(θ)Ψ_t, k times over the same data, with nothing holding π near π_old. Theory 8.2."""
     return Recipe(objective=Ratio(), psi=psi, **others)
 
@@ -91,7 +95,7 @@ def TRPO(
     backtracks: int = 10,
     shrink: Coefficient = 0.8,
     gae_lambda: Coefficient = 0.95,
-    psi: Psi | None = None,
+    psi: AnyPsi | None = None,
     whiten: Literal["minibatch", "batch"] | None = "batch",
     **others: Any,
 ) -> Recipe:
@@ -108,7 +112,7 @@ def PPO(
     clip_range_high: Coefficient | None = None,
     dual_clip: Coefficient | None = None,
     gae_lambda: Coefficient = 0.95,
-    psi: Psi | None = None,
+    psi: AnyPsi | None = None,
     **others: Any,
 ) -> Recipe:
     """PPO-Clip: min(rΨ, clip(r, 1−ε, 1+ε)Ψ), k epochs of minibatches. Theory 8.5."""
@@ -122,7 +126,7 @@ def PPOPenalty(
     beta: Coefficient = 1.0,
     rule: BetaRule | None = Thresholds(),
     gae_lambda: Coefficient = 0.95,
-    psi: Psi | None = None,
+    psi: AnyPsi | None = None,
     **others: Any,
 ) -> Recipe:
     """PPO-Penalty: rΨ − β KL(π_old‖π), β adapted once per update. Theory 8.6."""

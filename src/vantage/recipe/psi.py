@@ -1,7 +1,7 @@
 """Ψ as a choice: each type unpacks a Rollout into a function of `theory`, and returns Ψ with the critic's target."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from vantage.recipe.schedule import Coefficient, check, everywhere
 from vantage.theory import psi, returns
@@ -206,4 +206,22 @@ class GroupRelative:
         return psi.group_relative(gain, r.group, r.mask, self.leave_one_out, self.scale), gain
 
 
+@runtime_checkable
+class OwnPsi(Protocol):
+    """A Ψ of the user's own: of a rollout it makes the weights, and the critic's target or None, `[T, B]`."""
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether a critic must exist."""
+        ...
+
+    @property
+    def counts_from_start(self) -> bool:
+        """Whether it needs whole episodes from their first step."""
+        ...
+
+    def __call__(self, r: Any) -> tuple[Array, Array | None]: ...
+
+
 Psi = TotalReturn | RewardToGo | ActionValue | Advantage | TDError | KStep | GAE | GroupRelative
+AnyPsi = Psi | OwnPsi
