@@ -188,7 +188,7 @@ def test_every_setting_turns(name, penalised):
 
 
 def test_settings_of_memory_and_time_are_those_without_a_knob():
-    assert {f.name for f in fields(Settings)} - KNOBS.keys() == {"micro_batch", "gradient_checkpointing"}
+    assert {f.name for f in fields(Settings)} - KNOBS.keys() == {"micro_batch", "gradient_checkpointing", "shard"}
 
 
 # ---- files ----

@@ -241,17 +241,24 @@ from tests.worlds.language_models import actor, late_words, prompts, tokenizer
 from vantage.language import RLHF, Sampling
 from vantage.recipe import PPO, Separate
 rlhf = RLHF(actor(), late_words, PPO(n_minibatches=2), tokenizer=tokenizer(), batch_size=8, micro_batch=3,
-            sampling=Sampling(max_new_tokens=5), optim=Separate(actor_lr=1e-3, critic_lr=1e-3))
-report = rlhf.learn(prompts(), total_episodes=16)
+            sampling=Sampling(max_new_tokens=5), optim=Separate(actor_lr=1e-3, critic_lr=1e-3), shard=len(sys.argv) > 2)
+report = rlhf.learn(prompts(), total_episodes=8)
+rlhf.world.restore(rlhf.world.state())
+report.rows += rlhf.learn(prompts(), total_episodes=16).rows
+held = {type(p).__name__ for p in [*rlhf.actor.parameters(), *rlhf.roles.critic.parameters()]}
+assert held == {"DTensor" if len(sys.argv) > 2 else "Parameter"}, held
+rlhf.save(sys.argv[1] + ".run")
 if rlhf.world.first:
     import json
     rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in report.rows]
-    weights = {n: p.double().sum().item() for n, p in rlhf.actor.named_parameters()}
+    from transformers import AutoModelForCausalLM
+    saved = AutoModelForCausalLM.from_pretrained(sys.argv[1] + ".run/actor")
+    weights = {n: p.double().sum().item() for n, p in saved.named_parameters()}
     json.dump([rows, weights], open(sys.argv[1], "w"))
 """
 
 
-def trained(path: Path, processes: int) -> tuple[list[dict], dict]:
+def trained(path: Path, processes: int, *options: str) -> tuple[list[dict], dict]:
     """Metrics and weights of a short run by so many processes."""
     import json
     import socket
@@ -265,7 +272,7 @@ def trained(path: Path, processes: int) -> tuple[list[dict], dict]:
     common["CUDA_VISIBLE_DEVICES"] = ""
     ranks = [{"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     running = [
-        subprocess.Popen([sys.executable, "-c", TRAINED, str(path)], env={**common, **rank}, cwd=path.parent)
+        subprocess.Popen([sys.executable, "-c", TRAINED, str(path), *options], env={**common, **rank}, cwd=path.parent)
         for rank in ranks
     ]
     assert [process.wait(240) for process in running] == [0] * processes
@@ -285,11 +292,15 @@ def test_shares_of_a_minibatch_add_up(name, monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_are_as_one(tmp_path):
-    """torchrun's environment with gloo: the same losses, metrics and weights to 1e-5."""
-    (rows, weights), (both, theirs) = trained(tmp_path / "one.json", 1), trained(tmp_path / "two.json", 2)
-    for one, two in zip(rows, both, strict=True):
-        assert one.keys() == two.keys()
-        for name in one:
-            assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
-    for name, x in weights.items():
-        assert theirs[name] == pytest.approx(x, abs=1e-4), name
+    """torchrun's environment with gloo, each process with whole models or with a share of them (FSDP2): the same
+    losses, metrics and saved weights to 1e-5.
+    """
+    rows, weights = trained(tmp_path / "one.json", 1)
+    for name, options in {"two": (), "shards": ("shard",)}.items():
+        both, theirs = trained(tmp_path / f"{name}.json", 2, *options)
+        for one, two in zip(rows, both, strict=True):
+            assert one.keys() == two.keys()
+            for key in one:
+                assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-5), (name, key)
+        for key, x in weights.items():
+            assert theirs[key] == pytest.approx(x, abs=1e-4), (name, key)

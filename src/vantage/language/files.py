@@ -27,14 +27,22 @@ class Saved:
 
 
 def write(
-    folder: Path, settings: Settings, sources: dict[str, Any], state: TrainState, actor: Any, tokenizer: Any
+    folder: Path,
+    settings: Settings,
+    sources: dict[str, Any],
+    state: TrainState,
+    actor: Any,
+    tokenizer: Any,
+    weights: dict[str, Any] | None = None,
 ) -> None:
-    """Write a run so that at every moment the old one or the new one is there."""
+    """Write a run so that at every moment the old one or the new one is there; `weights` are the actor's where it does
+    not hold them itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{ACTOR}.part"
     shutil.rmtree(draft, ignore_errors=True)
     if hasattr(actor, "save_pretrained"):
-        actor.save_pretrained(draft)
+        actor.save_pretrained(draft, **({} if weights is None else {"state_dict": weights}))
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(draft)
         old = folder / f".{ACTOR}.old"

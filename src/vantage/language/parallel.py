@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from vantage.language import sharding
 
 Tensor = torch.Tensor
 
@@ -46,10 +49,14 @@ class Processes:
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def add_gradients(self, parameters: list[Any]) -> None:
-        """Replace each gradient by the sum over the processes; one that none of them has stays away."""
+        """Replace each gradient by the sum over the processes; of sharded parameters it is the mean so far."""
         if self.size == 1:
             return
         for p in parameters:
+            if isinstance(p, DTensor):
+                if p.grad is not None:
+                    p.grad.mul_(self.size)
+                continue
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
             dist.all_reduce(p.grad)
@@ -58,7 +65,8 @@ class Processes:
         """√Σ‖g‖² of gradients that are the same in every process."""
         if not gradients:
             return 0.0
-        return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
+        norms = [torch.linalg.vector_norm(g) for g in gradients]
+        return float(torch.linalg.vector_norm(torch.stack([sharding.whole(x) for x in norms])))
 
     def interleave(self, records: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
         """`[T, N/size]` records of columns rank, rank + size, … put together to `[T, N]`."""

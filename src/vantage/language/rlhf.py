@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vantage.language import data, files, rewards, roles
+from vantage.language import data, files, rewards, roles, sharding
 from vantage.language.settings import Settings, settings
 from vantage.language.training import LanguageWorld, Sample
 from vantage.loop import Listener, Report, learn
@@ -188,8 +188,9 @@ class RLHF:
         self._write(Path(folder), self.world.state())
 
     def _write(self, folder: Path, state: TrainState) -> None:
+        weights = sharding.whole_state(self.actor)
         if self.world.first:
-            files.write(folder, self.settings, self._sources, state, self.actor, self.tokenizer)
+            files.write(folder, self.settings, self._sources, state, self.actor, self.tokenizer, weights)
 
     @classmethod
     def resume(

@@ -63,6 +63,8 @@ class Settings:
     """Whether matrix products are taken in bfloat16; parameters, optimiser and log-probabilities stay in float32."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass: less memory, more time, the same result."""
+    shard: bool = False
+    """Whether each of several processes holds only its share of every parameter, gradient and moment (FSDP2)."""
     seed: int = 0
     """Seed of everything random."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vantage.language.roles import Roles
+from vantage.language.sharding import as_held, whole
 from vantage.language.update import Moving
 
 Array = Any
@@ -51,11 +52,11 @@ def _put_moments(optimiser: Any, parameters: list[tuple[str, Any]], arrays: dict
 
 def _array(x: torch.Tensor) -> Array:
     """A copy; bfloat16, which NumPy lacks, as its bits."""
-    x = x.detach().cpu()
+    x = whole(x.detach()).cpu()
     return np.array(x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy())
 
 
 def _tensor(x: Array, like: torch.Tensor) -> torch.Tensor:
     found = torch.from_numpy(np.array(x))
     found = found.view(torch.bfloat16) if like.dtype == torch.bfloat16 and found.dtype == torch.int16 else found
-    return found.to(like.device)
+    return as_held(found.to(like.device), like)

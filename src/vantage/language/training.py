@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vantage.language import data, experience, metrics
+from vantage.language import data, experience, metrics, sharding
 from vantage.language import update as learning
 from vantage.language.generate import generate
 from vantage.language.parallel import Processes
@@ -46,11 +46,9 @@ class LanguageWorld:
         self._settings, self._roles, self._reward, self._tokenizer = settings, roles, reward, tokenizer
         self._stop, self._pad = stop, data.pad_id(tokenizer)
         self._processes = Processes.join()
-        if settings.prompts_per_update < self._processes.size:
-            raise ValueError(
-                f"Settings.batch_size = {settings.batch_size}: an update needs a prompt for each of the "
-                f"{self._processes.size} processes, and has {settings.prompts_per_update}; raise it"
-            )
+        self._check_shares()
+        if settings.shard and self._processes.size > 1:
+            sharding.shard(roles)
         self.how = learning.Pass(
             temperature=settings.sampling.temperature, micro_batch=settings.micro_batch, bf16=settings.bf16,
             checkpointing=settings.gradient_checkpointing, device=device,
@@ -66,6 +64,20 @@ class LanguageWorld:
         self.experience: Experience | None = None
         self.samples: list[Sample] = []
         self._metrics: dict[str, float] = {}
+
+    def _check_shares(self) -> None:
+        chosen, n = self._settings, self._processes.size
+        if chosen.prompts_per_update < n:
+            raise ValueError(
+                f"Settings.batch_size = {chosen.batch_size}: an update needs a prompt for each of the {n} processes, "
+                f"and has {chosen.prompts_per_update}; raise it"
+            )
+        parts = chosen.recipe.n_minibatches * n
+        if chosen.shard and chosen.batch_size % parts:
+            raise ValueError(
+                f"Settings.batch_size = {chosen.batch_size}: with shard it must be a multiple of the {parts} shares of "
+                f"{n} processes in {chosen.recipe.n_minibatches} minibatches"
+            )
 
     def exact(self) -> bool:
         """Always: all that changes is in `state`."""
@@ -149,7 +161,7 @@ class LanguageWorld:
         """The prompts, left-padded, with their copies, and a completion of each, as wide as completions may be."""
         device, width = self.how.device, self._settings.sampling.max_new_tokens
         ids, mask = pad_left(prompts.ids, self._pad)
-        with self.how.precision():
+        with self.how.precision(), sharding.gathered(self._roles.actor):
             says = generate(
                 self._roles.actor, ids.to(device), mask.to(device), self._settings.sampling, stop=self._stop,
                 pad=self._pad, noise=draws, copies=copies,

@@ -18,6 +18,7 @@ from vantage.language.experience import both_values, with_values
 from vantage.language.parallel import Processes
 from vantage.language.records import Experience, Sequences
 from vantage.language.roles import Roles, checkpoint_layers, scoring_mode
+from vantage.language.sharding import gathered
 from vantage.recipe import Constant, Joint, KLInLoss, Recipe, ResidualTD
 from vantage.recipe.schedule import swap
 from vantage.rollout import Rollout
@@ -346,7 +347,7 @@ def score_values(roles: Roles, how: Pass, sequences: Sequences) -> Float[Tensor,
     width = sequences.completion.shape[1] + 1
     scored = torch.zeros(len(sequences), width)
     scoring_mode(roles.critic)
-    with torch.no_grad(), how.precision():
+    with torch.no_grad(), how.precision(), gathered(roles.critic):
         for rows, some in how.parts(sequences):
             said = scoring.values(roles.critic, some)
             scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
@@ -358,7 +359,7 @@ def score_logits(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor, "
     """The logits of every completion position, without gradients; 0 at padding."""
     scored: Tensor | None = None
     scoring_mode(model)
-    with torch.no_grad(), how.precision():
+    with torch.no_grad(), how.precision(), gathered(model):
         for rows, some in how.parts(sequences):
             said = scoring.response_logits(model, some, how.temperature).transpose(0, 1)
             said = said.to(torch.promote_types(said.dtype, torch.float32)).cpu()
@@ -373,7 +374,7 @@ def score_log_probs(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor
     """log π of each completion token under a model, without gradients."""
     scored = torch.zeros(sequences.completion.shape)
     scoring_mode(model)
-    with torch.no_grad(), how.precision():
+    with torch.no_grad(), how.precision(), gathered(model):
         for rows, some in how.parts(sequences):
             said = scoring.log_probs(model, some, how.temperature)
             scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
