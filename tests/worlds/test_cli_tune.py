@@ -60,6 +60,17 @@ def test_a_trial_that_is_interrupted_is_tried_again(tmp_path, monkeypatch, capsy
     assert (tmp_path / "best.toml").exists()
 
 
+@pytest.mark.slow
+def test_trials_at_the_same_time(tmp_path):
+    argv = ["tune", "CartPole-v1", *SMALL, "--out", str(tmp_path), "--jobs", "2"]
+    assert main([*argv, "--trials", "4"]) == 0
+    found = trials(tmp_path)
+    assert len(found) == 4
+    assert {trial.state.name for trial in found} <= {"COMPLETE", "PRUNED"}
+    assert len({str(trial.params) for trial in found}) == 4
+    assert (tmp_path / "best.toml").exists()
+
+
 def test_pruned_where_it_is_hopeless(monkeypatch):
     class Hopeless(Trial):
         def report(self, value, step):

@@ -37,15 +37,17 @@ class Stopped(Exception):  # noqa: N818 (no error: the user asked for it)
 def run_all(jobs: Sequence[Job], at_once: int, heard: Callable[[Job, Cell], None]) -> list[Cell]:
     """The result of each job, in order; `heard` is told of each as it comes. Raises `Stopped` if interrupted."""
     cells: dict[Path, Cell] = {}
-    for job, cell in _in_turn(jobs) if at_once == 1 or len(jobs) == 1 else _together(jobs, at_once):
+
+    def note(job: Job, cell: Cell) -> None:
         cells[job.path] = cell
         heard(job, cell)
+
+    if at_once > 1 and len(jobs) > 1:
+        together(jobs, at_once, finished, note)
+    else:
+        for job in jobs:
+            note(job, finished(job))
     return [cells[job.path] for job in jobs]
-
-
-def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Cell]]:
-    for job in jobs:
-        yield job, finished(job)
 
 
 # ---- one run ----
@@ -101,14 +103,18 @@ def _train_and_evaluate(job: Job, folder: RunFolder, total: int) -> Cell:
 # ---- several at a time ----
 
 
-def _together(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Cell]]:
-    """Each job in a process of its own. Ctrl-C is handed on, so that each ends after its update in progress."""
+def together(jobs: Sequence[Any], at_once: int, work: Callable[[Any], Any], heard: Callable[[Any, Any], None]) -> None:
+    """`work(job)` for each job in a process of its own, `heard(job, result)` here as they come.
+
+    Ctrl-C is handed on, so that each ends after its update in progress. Raises `Stopped` if interrupted, or the first
+    error of a job, after the others have been stopped.
+    """
     waiting, running, failed = list(jobs), {}, None
     with _interruptible() as interrupted:
         while running or waiting:
             while waiting and len(running) < at_once and not interrupted() and failed is None:
                 job = waiting.pop(0)
-                line, process = _begin(job)
+                line, process = _begin(work, job)
                 running[line] = (job, process)
             if not running:
                 break
@@ -120,19 +126,21 @@ def _together(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Cell]]:
                 kind, found = _heard(line)
                 process.join()
                 if kind == "done":
-                    yield job, found
+                    heard(job, found)
                 elif kind == "failed":
                     failed = failed or found
+                elif not interrupted() and failed is None:
+                    failed = RuntimeError("a process has died (out of memory?): the same command goes on")
         if failed is not None:
             raise failed
         if interrupted() or waiting:
             raise Stopped
 
 
-def _begin(job: Job) -> tuple[Any, Any]:
+def _begin(work: Callable[[Any], Any], job: Any) -> tuple[Any, Any]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, theirs))
+    process = context.Process(target=_live, args=(work, job, theirs))
     process.start()
     theirs.close()
     return ours, process
@@ -148,14 +156,14 @@ def _heard(line: Any) -> tuple[str, Any]:
         line.close()
 
 
-def _work(job: Job, line: Any) -> None:
+def _live(work: Callable[[Any], Any], job: Any, line: Any) -> None:
     """The life of a process: in a group of its own, so that a terminal's Ctrl-C comes once, from the parent."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        line.send(("done", finished(job)))
+        line.send(("done", work(job)))
     except Stopped:
         line.send(("stopped", None))
     except Exception as error:

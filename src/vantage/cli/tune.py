@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.cli import UsageError, config_file, live, plan
+from vantage.cli.cells import Stopped, together
 from vantage.cli.options import Parser, fail_unless_known, lands, of_fields
 from vantage.recipe import RECIPES, Recipe
 
@@ -39,6 +40,8 @@ class Tune:
     """Environment steps of each trial; by default what is tuned for the environment, or 100,000."""
     recipe: str = "ppo"
     """The algorithm."""
+    jobs: int = 1
+    """How many trials to run at the same time, each in a process of its own."""
     episodes: int = 10
     """Whole episodes, with deterministic actions, of an evaluation."""
     out: str | None = None
@@ -52,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     given = parser.read(argv)
     chosen = Tune(**{name: given.pop(name) for name in Tune.__dataclass_fields__ if name in given})
     fail_unless_known("recipe", chosen.recipe, RECIPES)
-    if chosen.trials < 1 or chosen.episodes < 1 or (chosen.steps or 1) < 1:
-        raise UsageError("--trials, --steps and --episodes must be at least 1")
+    if min(chosen.trials, chosen.episodes, chosen.jobs, chosen.steps or 1) < 1:
+        raise UsageError("--trials, --steps, --jobs and --episodes must be at least 1")
     env, fixed = given.pop("ENV"), given | {"recipe": chosen.recipe}
     fixed |= {} if chosen.steps is None else {"steps": chosen.steps}
     plan.make(env, fixed)
@@ -71,22 +74,59 @@ def search(env: str, fixed: dict[str, Any], chosen: Tune) -> int:
     if told is not None and told != _facts(fixed, chosen):
         raise UsageError(f"{folder} holds a study with other settings: give the old ones, or another folder with --out")
     study.set_user_attr("fixed", _facts(fixed, chosen))
+    out, begun = live.console(), len(study.trials)
+    workers = [
+        Worker(env=env, fixed=fixed, chosen=chosen, storage=storage, begun=begun, number=n) for n in range(chosen.jobs)
+    ]
+    try:
+        if chosen.jobs == 1:
+            try_settings(workers[0])
+        else:
+            together(workers, chosen.jobs, try_settings, lambda worker, found: None)
+    except Stopped:
+        live.say(out, f"Stopped after {len(study.trials)} trials; the same command goes on.")
+        return 130
+    return _finish(study, env, fixed, folder, out, optuna.trial.TrialState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One of the processes that share a study."""
+
+    env: str
+    fixed: dict[str, Any]
+    chosen: Tune
+    storage: str
+    begun: int
+    """How many trials the study had when the command began; a later one that is running is another worker's."""
+    number: int
+
+
+def try_settings(worker: Worker) -> None:
+    """Run trials until the study has as many as are wanted. Raises `Stopped` if interrupted."""
+    optuna, out = _optuna(), live.console()
+    states = optuna.trial.TrialState
+    study = optuna.load_study(study_name=worker.env, storage=worker.storage)
     # A sampler that began with the same seed each time would propose the same settings again.
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=worker.begun + 1000 * worker.number)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
-    out, states = live.console(), optuna.trial.TrialState
-    while len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))) < chosen.trials:
+    while _missing(study, worker, states) > 0:
         trial = study.ask()
         try:
-            value, state = run(trial, env, fixed, chosen, optuna)
-        except KeyboardInterrupt:
+            value, state = run(trial, worker.env, worker.fixed, worker.chosen, optuna)
+        except KeyboardInterrupt as error:
             study.tell(trial, state=states.FAIL)
-            live.say(out, f"Stopped in trial {trial.number}; the same command goes on.")
-            return 130
+            raise Stopped from error
         study.tell(trial, value, state=state)
         shown = f"{value:.1f}" if value is not None else "pruned"
         live.say(out, f"trial {trial.number}: {shown}   {_written(trial.params)}")
-    return _finish(study, env, fixed, folder, out, states)
+
+
+def _missing(study: Any, worker: Worker, states: Any) -> int:
+    """How many trials are still to be begun."""
+    trials = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED, states.RUNNING))
+    busy = [trial for trial in trials if trial.state != states.RUNNING or trial.number >= worker.begun]
+    return worker.chosen.trials - len(busy)
 
 
 def run(trial: Any, env: str, fixed: dict[str, Any], chosen: Tune, optuna: Any) -> tuple[float | None, Any]:
