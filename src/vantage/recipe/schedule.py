@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 
 def check(condition: bool, owner: object, field: str, remedy: str) -> None:
@@ -118,9 +118,9 @@ def value(c: Coefficient, progress: float) -> float:
     return c(progress) if isinstance(c, Schedule) else c
 
 
-def settled(c: Coefficient) -> float:
-    """A coefficient of a recipe `at` a moment, where every schedule has become a number."""
-    return cast(float, c)
+def settled(c: Any) -> Any:
+    """A coefficient of a recipe `at` a moment, where every schedule has become a number, maybe a traced one."""
+    return c
 
 
 def everywhere(holds: Callable[..., bool], *coefficients: Coefficient) -> bool:
