@@ -64,11 +64,12 @@ def models(row: Row) -> tuple[Any, Any, Any]:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=row.vocabulary, hidden_size=row.width, intermediate_size=4 * row.width, num_labels=1,
+        vocab_size=row.vocabulary, hidden_size=row.width, intermediate_size=4 * row.width,
         num_hidden_layers=row.layers, num_attention_heads=row.heads, num_key_value_heads=row.heads,
         max_position_embeddings=256, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         attention_dropout=0.0,
     )  # fmt: skip
+    config.num_labels = 1
     return LlamaForCausalLM(config), LlamaForSequenceClassification(config), LlamaForSequenceClassification(config)
 
 
