@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 import vantage as vt
-from tests.worlds.control_envs import Counter, Vectorised
+from tests.worlds.control_envs import Counter, Probe, Vectorised
 from vantage.control import MLP
 from vantage.control.training import mismatch
 
@@ -137,6 +137,17 @@ def test_without_a_critic_every_episode_is_whole():
         assert rollout.last[rows, slot][-1]
         assert rows.sum() == 2 + 3
     assert made.world._metrics["rollout/truncated_share"] == 0.5
+
+
+def test_whole_episodes_come_in_few_lengths():
+    """Each length of a rollout compiles an update of its own: it is doubled until every episode has ended."""
+    lengths = set()
+    for steps in (1, 2, 4, 7, 13, 29):
+        made = agent(lambda steps=steps: Probe(steps), vt.REINFORCE(), n_steps=3, n_envs=2)
+        columns = made.world._collector.rollout(made.world.actor, None, 3, 0, True)
+        assert (columns.mask.sum(axis=0) == steps * -(-3 // steps)).all()
+        lengths.add(len(columns.mask))
+    assert lengths == {3, 6, 12, 24, 48}
 
 
 @pytest.mark.parametrize("what", ["reward", "observation"])
