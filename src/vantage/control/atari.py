@@ -52,6 +52,8 @@ class Atari:
     def one(self, env_id: str, max_episode_steps: int | None, **env_kwargs: Any) -> gym.Env:
         """A single game of Gymnasium's, with frames stacked first."""
         env: gym.Env = gym.make(env_id, **{**env_kwargs, "frameskip": 1})
+        if self.fire and "FIRE" in env.unwrapped.get_action_meanings():  # type: ignore[attr-defined]
+            env = Fire(env)
         env = gym.wrappers.AtariPreprocessing(
             env,
             noop_max=self.noop_max,
@@ -59,8 +61,6 @@ class Atari:
             screen_size=self.size,
             grayscale_obs=self.grayscale,
         )
-        if self.fire and "FIRE" in env.unwrapped.get_action_meanings():  # type: ignore[attr-defined]
-            env = Fire(env)
         env = gym.wrappers.FrameStackObservation(env, self.frames, padding_type="zero")
         return env if max_episode_steps is None else gym.wrappers.TimeLimit(env, max_episode_steps)
 
