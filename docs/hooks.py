@@ -1,4 +1,4 @@
-"""Build hooks: formulas become MathML, and the reference pages are generated from the packages.
+"""Build hooks: formulas become MathML, names of claims links, and the reference pages are generated from the packages.
 
 Formulas are converted while the site is built, so the pages need neither JavaScript nor the network, and a formula that
 does not parse fails the strict build.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from math_core import LatexError, LatexToMathML
 from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 
 log = logging.getLogger("mkdocs.hooks.vantage")
 
@@ -28,6 +29,8 @@ MACROS = {
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\(?:\(|\[)(.*?)\\(?:\)|\])</\1>', re.DOTALL)
 UNRECOGNISED = re.compile(r"\$[^\s\d$<][^<]{0,40}")
 VERBATIM = re.compile(r"<(code|pre|math)\b.*?</\1>", re.DOTALL)
+CLAIM = re.compile(r'<code( id="eq-[\w-]+")?>(\d+\.\d+\.[\w.-]+)</code>')
+ANCHORS = set(re.findall(r"#(eq-[\w-]+)", (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")))
 CONVERTER = LatexToMathML(macros=MACROS, fancy_error=False)
 
 
@@ -40,6 +43,16 @@ def mathml(match: re.Match[str], page: str) -> str:
         log.warning("%s: the formula %s does not parse: %s", page, latex, " ".join(str(error).split()))
         return f"<code>{html.escape(latex)}</code>"
     return f'<div class="formula">{rendered}</div>' if display else rendered
+
+
+def linked(match: re.Match[str], page: str) -> str:
+    """The name of a claim as a link: in the theory to the page of its check, elsewhere to its formula there."""
+    own, name = match[1], match[2]
+    if own:
+        return f'<a href="{get_relative_url("verify/", page)}" title="vantage verify --section {name}">{match[0]}</a>'
+    parts = name.split(".")
+    found = [f"eq-{'-'.join(parts[:n])}" for n in range(len(parts), 2, -1) if f"eq-{'-'.join(parts[:n])}" in ANCHORS]
+    return f'<a href="{get_relative_url("theory/", page)}#{found[0]}">{match[0]}</a>' if found else match[0]
 
 
 def modules(package: Path) -> list[str]:
@@ -95,6 +108,7 @@ def on_files(files, config):
 def on_page_content(content, page, config, files):
     """Replace each formula of a page; warn of text that was meant as one, such as a table cell cut at its `|`."""
     content = FORMULA.sub(lambda match: mathml(match, page.file.src_uri), content)
+    content = CLAIM.sub(lambda match: linked(match, page.url), content)
     for match in UNRECOGNISED.finditer(VERBATIM.sub("", content)):
         log.warning(r"%s: not recognised as a formula (in a table write \mid for |): %s", page.file.src_uri, match[0])
     return content
