@@ -146,7 +146,8 @@ class JaxCollector(Collector):
         self.env.state, self.observation, self.returns, self.lengths, self.carry = now
 
     def _act(self, actor: Actor, moments: Moments | None, rows: int, rng: Any, update: int) -> dict[str, Array]:
-        given, before = self.draw(rng, rows, update, moments), (self.returns, self.lengths)
+        given = self.draw(rng, rows, update, moments)
+        before = np.array(self.returns, np.float64), np.array(self.lengths, np.int64)
         now, taken, log_prob = _rows(self.env.jax_env, self.model, self.vector, self.acting, given)
         self.acting = now
         self.returns, self.lengths = before  # the host counts the rows that it was given
