@@ -304,3 +304,17 @@ def test_two_processes_are_as_one(tmp_path):
                 assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-5), (name, key)
         for key, x in weights.items():
             assert theirs[key] == pytest.approx(x, abs=1e-4), (name, key)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_starts_too_few_is_refused(tmp_path):
+    """`accelerate launch --num_processes 2` starts one process on a CPU, and says nothing."""
+    script = tmp_path / "script.py"
+    script.write_text("from vantage.language.parallel import Processes\nprint(Processes.join())\n")
+    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--cpu"]
+    done = [
+        subprocess.run([*launch, "--num_processes", n, str(script)], capture_output=True, text=True, cwd=tmp_path)
+        for n in ("2", "1")
+    ]
+    assert "2 processes were asked for and 1 runs: start them by torchrun --nproc_per_node 2" in done[0].stderr
+    assert "Processes(rank=0, size=1)" in done[1].stdout
