@@ -1,4 +1,4 @@
-"""What the training loop must keep to. Each test is the guard of a bug in `vantage.verify.mistakes_in_control`."""
+"""What the training loop must keep to. Each test is the guard of a bug in `vantage.verify`'s lists."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,11 @@ from gymnasium.vector import AutoresetMode
 import vantage as vt
 from tests.worlds.control_envs import Counter, Vectorised
 from tests.worlds.test_control_collect import agent, collected
-from vantage.control import trust_region, update
+from vantage.control import LSTM, MLP, trust_region, update
+from vantage.control.model import build
 from vantage.control.normalise import Moments, observe
+from vantage.control.recurrent import Memory
+from vantage.control.spaces import DiscreteActions, VectorObservations
 
 SAME_STEP = Vectorised(Counter, AutoresetMode.SAME_STEP)
 NEXT_STEP = Vectorised(Counter, AutoresetMode.NEXT_STEP)
@@ -87,3 +90,37 @@ def test_the_epochs_leave_the_actor_alone():
     model, recipe = made._model, made.settings.recipe
     slope = jax.grad(lambda vector: update._held(model, recipe, vector).sum())(jnp.zeros(model.size))
     np.testing.assert_array_equal(slope, jnp.arange(model.size) >= model.n_actor)
+
+
+REMEMBERS = LSTM(hidden=4, after=MLP(hidden=()))
+
+
+def remembered(begins):
+    """Rows of two columns under a policy that remembers, and what it says of them."""
+    rng = np.random.default_rng(0)
+    model, vector = build(VectorObservations(size=3), DiscreteActions(n=2), REMEMBERS, True, rng)
+    x = rng.standard_normal((6, 2, 3)).astype(np.float32)
+    begins = jnp.array([[t in begins] * 2 for t in range(6)])
+    carry = jnp.array(rng.standard_normal((2, model.carry)).astype(np.float32))
+    return model, vector, x, model.run(vector, x, Memory(carry=carry, begins=begins, mask=jnp.ones((6, 2), bool)))
+
+
+def test_the_carry_is_the_state_before_the_rollout():
+    made = agent(SAME_STEP, network=REMEMBERS)
+    collector, actor = made.world._collector, made.world.actor
+    first = collector.rollout(actor, None, 13, 0, False)
+    between = collector.carry.copy()
+    assert not first.carry.any()
+    assert between.any()
+    np.testing.assert_array_equal(collector.rollout(actor, None, 13, 1, False).carry, between)
+
+
+def test_the_state_begins_anew_with_each_episode():
+    model, vector, x, says = remembered(begins=[4])
+    nothing = Memory(carry=jnp.zeros((2, model.carry)), begins=jnp.zeros((2, 2), bool), mask=jnp.ones((2, 2), bool))
+    np.testing.assert_allclose(says.value[4:], model.run(vector, x[4:], nothing).value, atol=1e-6)
+
+
+def test_the_value_reached_follows_upon_its_state():
+    model, vector, x, says = remembered(begins=[])
+    np.testing.assert_allclose(model.value(vector, x[1:], says.states[:-1]), says.value[1:], atol=1e-6)

@@ -61,4 +61,5 @@ def bug(name: str, target: str, *guards: str, seen_in: str = "a common slip") ->
 # Importing the lists registers them.
 from vantage.verify import mistakes as _mistakes  # noqa: E402, F401
 from vantage.verify import mistakes_in_control as _mistakes_in_control  # noqa: E402, F401
+from vantage.verify import mistakes_in_recurrent as _mistakes_in_recurrent  # noqa: E402, F401
 from vantage.verify import mistakes_in_trust_region as _mistakes_in_trust_region  # noqa: E402, F401
