@@ -144,6 +144,15 @@ def test_a_rollout_is_pending_until_it_is_read():
     assert made.steps == 36
 
 
+def test_a_rollout_may_be_looked_at_between_updates():
+    """The device's buffers are given away at each update; what is taken alone afterwards must not need the old ones."""
+    made = agent(COUNTER)
+    made.learn(36)
+    assert np.isfinite(collected(made).reward).all()
+    made.learn(36 * 4)
+    assert np.isfinite(made.world.vector).all()
+
+
 def test_normalisers_see_what_the_host_would_compute():
     made = agent(COUNTER, normalise_observation=True, normalise_reward=True)
     seen, rewards, dones = Moments.fresh((2,)), Moments.fresh(()), np.zeros(3)
