@@ -16,13 +16,16 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types docs unit slow learning verify benchmarks clean
+.PHONY: help demo rlhf test lint types docs unit slow learning verify benchmarks clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.core  ## train PPO on CartPole-v1 until it is solved, with a picture and a GIF
 	$(BIN)/vantage demo
+
+rlhf: $(VENV)/.trl  ## RLHF from nothing: a model, a reward model and PPO, with before, after and curves
+	$(BIN)/python examples/rlhf.py
 
 test: lint types docs unit  ## every check: lint, types, documentation, tests
 
@@ -67,6 +70,12 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	@echo "installing vantage into $(VENV) (about a minute)"
 	$(PIP) --editable .
 	@touch $@
+
+$(VENV)/.trl: pyproject.toml | $(BIN)/python
+	@echo "installing vantage with PyTorch, Transformers and TRL into $(VENV) (a few minutes)"
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) --editable '.[trl]'
+	@touch $@ $(VENV)/.core
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing vantage and its development tools into $(VENV) (a few minutes)"

@@ -22,6 +22,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import numpy as np
 import torch
 from datasets import disable_progress_bars
+from transformers.utils import logging as transformers_logging
 
 import vantage as vt
 from vantage.language import Evaluate, Sampling
@@ -32,10 +33,10 @@ DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()  # noq
 GOOD = "good lovely bright warm clever fresh calm".split()  # noqa: SIM905
 BAD = "bad awful dull cold silly stale noisy".split()  # noqa: SIM905
 HEAD = {"<pad>": 0, "<eos>": 1, "<unk>": 2}
-TARGET_KL = 2.5
+TARGET_KL = 2.0
 """KL to the SFT model, in nats per completion, at which β is steered."""
 NEW_TOKENS = 24
-EPISODES = 6_400
+EPISODES = 3_840
 """Completions that PPO learns from."""
 
 
@@ -109,7 +110,7 @@ def sft(tokenizer: Any, out: Path, seed: int) -> Any:
     from trl.trainer.sft_trainer import SFTTrainer
 
     rng = np.random.default_rng(seed)
-    rows = [{"prompt": p, "completion": f" {review(p, rng)}"} for p in prompts()[0] for _ in range(16)]
+    rows = [{"prompt": p, "completion": f" {review(p, rng)}"} for p in prompts()[0] for _ in range(8)]
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -120,10 +121,12 @@ def sft(tokenizer: Any, out: Path, seed: int) -> Any:
     )  # fmt: skip
     config = SFTConfig(**trainer_options(out, learning_rate=3e-3, num_train_epochs=2, seed=seed))
     SFTTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer).train()
-    return model.eval()
+    model.save_pretrained(out / "sft")
+    tokenizer.save_pretrained(out / "sft")
+    return LlamaForCausalLM.from_pretrained(out / "sft")  # without what the trainer hung on the module
 
 
-def reward_model(actor: Any, tokenizer: Any, out: Path, seed: int) -> Any:
+def reward_model(tokenizer: Any, out: Path, seed: int) -> Any:
     """A Bradley-Terry reward model that begins as the SFT model, by TRL's RewardTrainer."""
     from datasets import Dataset
     from transformers import LlamaForSequenceClassification
@@ -133,22 +136,23 @@ def reward_model(actor: Any, tokenizer: Any, out: Path, seed: int) -> Any:
     rng = np.random.default_rng(seed + 1)
     rows = []
     for prompt in prompts()[0]:
-        for _ in range(8):
+        for _ in range(5):
             pair = [review(prompt, rng) for _ in range(2)]
             gap = liking(pair[0]) - liking(pair[1])
             swap = bool(rng.random() > 1.0 / (1.0 + np.exp(-gap)))
             rows.append({"prompt": f"{prompt} ", "chosen": pair[swap], "rejected": pair[not swap]})
-    actor.save_pretrained(out / "sft")
     torch.manual_seed(seed + 1)
     model = LlamaForSequenceClassification.from_pretrained(out / "sft", num_labels=1)
     config = RewardConfig(**trainer_options(out, learning_rate=1e-3, num_train_epochs=2, seed=seed))
     RewardTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer).train()
-    return model.eval()
+    model.save_pretrained(out / "reward")
+    tokenizer.save_pretrained(out / "reward")
+    return LlamaForSequenceClassification.from_pretrained(out / "reward", num_labels=1)
 
 
 def ppo(actor: Any, reward: Any, tokenizer: Any, seed: int) -> vt.RLHF:
     """PPO with a critic; β is steered so that the KL to the SFT model stays near its target."""
-    controller = vt.Proportional(target=TARGET_KL, horizon=1_000.0)
+    controller = vt.Proportional(target=TARGET_KL, horizon=500.0)
     return vt.RLHF(
         actor,
         reward,
@@ -183,7 +187,7 @@ def run(seed: int, episodes: int, out: Path) -> tuple[vt.RLHF, Result]:
 
     actor = sft(tokenizer, out, seed)
     lap("SFT")
-    reward = reward_model(actor, tokenizer, out, seed)
+    reward = reward_model(tokenizer, out, seed)
     lap("reward model")
     rlhf = ppo(actor, reward, tokenizer, seed)
     before, ceiling = rlhf.evaluate(held_out), best_of(rlhf, held_out, 8)
@@ -269,6 +273,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     disable_progress_bars()
+    transformers_logging.disable_progress_bar()
     began = time.perf_counter()
     rlhf, result = run(chosen.seed, chosen.episodes, chosen.out)
     show(result)
