@@ -1,7 +1,8 @@
 """RLHF with real Transformers models of several families: the first minibatch, the reference, resuming, the files."""
 
+import copy
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from vantage.language import (
     Sampling,
     Settings,
     Shaping,
+    training,
 )
+from vantage.language.data import load
 from vantage.recipe import (
     A2C,
     GRPO,
@@ -68,6 +71,30 @@ def test_first_minibatch_of_real_models(family, lora):
     assert row["train/ratio_deviation"] > 1e-3, "later minibatches must see a policy that has moved"
     rlhf.learn(prompts(), total_episodes=16)
     assert {k: v for k, v in bits(reference).items() if "lora" not in k} == before, "the reference has moved"
+
+
+def test_a_policy_that_is_not_the_one_that_acted_stops_the_run(monkeypatch):
+    """Before anything moves: stale log-probabilities in the record, and a generator that is not the trainer."""
+    rlhf = run()
+    rlhf.world.prompts = load(prompts(), tokenizer())
+    record, before = rlhf.world.collect(rlhf.settings.recipe), bits(rlhf.actor)
+    with pytest.raises(RuntimeError, match=r"differs from π_old before the first step: a ratio is 0\.01"):
+        rlhf.world.update(rlhf.settings.recipe, replace(record, log_prob=record.log_prob - 0.01), 0.0)
+    assert bits(rlhf.actor) == before
+    with torch.no_grad():
+        other = copy.deepcopy(rlhf.actor)
+        other.lm_head.weight.mul_(1.1)
+    real = training.generate
+    monkeypatch.setattr(training, "generate", lambda model, *inputs, **options: real(other, *inputs, **options))
+    with pytest.raises(RuntimeError, match="the model that generated is not the one that learns"):
+        rlhf.world.collect(rlhf.settings.recipe)
+
+
+def test_dropout_is_off():
+    """A model that has dropout, in training mode as it comes: scored and updated without it."""
+    model = actor("gpt2")
+    assert model.config.resid_pdrop > 0
+    assert run(model.train()).learn(prompts(), total_episodes=8).final["train/first_ratio_deviation"] < 1e-4
 
 
 def test_reward_rises():

@@ -61,10 +61,11 @@ def told(recipe: Recipe, optim: Any, episodes: int, tokens: int) -> dict[str, fl
     """What was chosen or counted rather than measured."""
     found = {
         "train/learning_rate": rate(optim, "actor"),
-        "train/critic_learning_rate": rate(optim, "critic"),
         "episode": float(episodes),
         "time/tokens": float(tokens),
     }
+    if recipe.critic is not None:
+        found["train/critic_learning_rate"] = rate(optim, "critic")
     if isinstance(recipe.objective, Clip):
         found["train/clip_range"] = value(recipe.objective.low, 0.0)
     return found

@@ -123,6 +123,8 @@ class Plan:
     """The KL to the reference, where it stands in the loss."""
     correction: Any = None
     """How tokens of a generator that is not the trainer are weighted; None: they are not."""
+    deviation: float = float("inf")
+    """How far a ratio of the first minibatch may be from 1 before the run is stopped."""
     adaptive: bool = False
     """Whether the KL of the whole update is wanted, because something moves by it."""
     train_actor: bool = True
@@ -161,7 +163,7 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
             metrics = {k: float(v) for k, v in measured(plan, part, says, total).items()}
             stopped = bound is not None and metrics["train/approx_kl"] > KL_STOP * bound
             if not count:
-                sums["train/first_ratio_deviation"] = metrics["train/ratio_deviation"]
+                sums["train/first_ratio_deviation"] = _must_begin_at_one(plan, metrics["train/ratio_deviation"])
             if not stopped:
                 metrics |= moving.step(plan.optim, plan.train_actor, plan.processes)
             count += 1
@@ -176,6 +178,16 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
     if plan.adaptive:
         told["train/kl"] = moved_by(plan, experience)
     return {k: v / count for k, v in sums.items()} | told
+
+
+def _must_begin_at_one(plan: Plan, deviation: float) -> float:
+    """Raises RuntimeError, before anything has moved, where π_θ is not π_old at the first minibatch."""
+    if deviation > plan.deviation:
+        raise RuntimeError(
+            f"π_θ differs from π_old before the first step: a ratio is {deviation:.3g} from 1 (more than "
+            f"{plan.deviation}); the update sees other inputs than scoring, or dropout is on; no parameter was changed"
+        )
+    return deviation
 
 
 def moved_by(plan: Plan, experience: Experience) -> float:
