@@ -305,7 +305,8 @@ def finish(
     title = (
         f"{config['env']}: {type(recipe.psi).__name__} × {type(recipe.objective).__name__}, seed {agent.settings.seed}"
     )
-    learning_curve(log.rows, folder.curve, title=title, goal=goal)
+    if report.stopped != "interrupt":  # who has pressed Ctrl-C does not wait for a picture
+        learning_curve(log.rows, folder.curve, title=title, goal=goal)
     way_on = f"Evaluate it with vantage eval {folder.path}, or watch it with vantage play {folder.path}."
     told = [*_ended(config, log.rows, report), *sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)]
     out.print()

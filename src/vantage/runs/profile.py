@@ -41,12 +41,14 @@ class Profile(Callback):
         """How many updates and steps the seconds are of."""
         self._sum: dict[str, float] = {}
         self._within: str | None = None
+        self._named: set[str] = set()
         self._hold, self._last = ExitStack(), None
         self._began = 0.0
         self._before = 0
 
     def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
         """Put a timer around each part."""
+        self._named = set(seams(world))
         places = {"collect": [(world, "collect")], "whole update": [(world, "update")], **seams(world)}
         for part, where in places.items():
             self._hold.enter_context(wrapped(where, lambda call, part=part: self._timed(part, call)))
@@ -79,14 +81,14 @@ class Profile(Callback):
         """Take the timers away and add up."""
         total = time.perf_counter() - self._began
         self._hold.close()
-        known = {name: self._sum.get(name, 0.0) for name in ("act", "step", "score")}
+        known = {name: self._sum.get(name, 0.0) for name in INSIDE if name in self._named}
         collect, update = self._sum.get("collect", 0.0), self._sum.get("whole update", 0.0)
         estimate = min(update, self.updates * _estimate(self._last)) if self.updates and self._last else 0.0
         parts = {
             **known, "record": collect - sum(known.values()), "estimate": estimate, "update": update - estimate,
             "log": total - collect - update,
         }  # fmt: skip
-        self.seconds = {name: max(0.0, parts[name]) for name in PARTS} if self.updates else {}
+        self.seconds = {name: max(0.0, parts[name]) for name in PARTS if name in parts} if self.updates else {}
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a part: its name, seconds, share, and microseconds a step."""
@@ -108,6 +110,8 @@ class Profile(Callback):
         for row in self.rows():
             numbers = f"{row['seconds']:>9.3f}{row['share']:>8.1%}{row['us_per_step']:>12.2f}"
             lines.append(f"{row['part']:<10}{numbers}   {PARTS[row['part']]}")
+        if not self._named:
+            lines.append("Acting is a part of the update here: one compiled program.")
         speed = f"{self.steps / total:,.0f} steps/s over {self.updates:,} updates"
         return "\n".join([*lines, f"{speed}; the first, with compilation, took {self.first:.2f} s and is left out."])
 
