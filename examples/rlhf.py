@@ -194,6 +194,8 @@ def run(seed: int, episodes: int, out: Path) -> tuple[vt.RLHF, Result]:
     watch = Evaluate(rlhf, held_out, every=640)
     lap("evaluation before")
     report = rlhf.learn(train, episodes, [watch])
+    if report.stopped:
+        raise SystemExit("stopped before its end: no result")
     lap("PPO")
     after = rlhf.evaluate(held_out)
     result = Result(

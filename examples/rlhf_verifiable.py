@@ -2,7 +2,7 @@
 
     python examples/rlhf_verifiable.py
 
-A Llama of 0.1 million parameters first learns the *form* of answers to "3 + 9 =" from a teacher who is right in 30 % of
+A Llama of 0.1 million parameters first learns the *form* of answers to "3 + 9 =" from a teacher who is right in half of
 the cases; then each recipe trains it with the reward 1 for a right answer and 0 for a wrong one.
 """
 
@@ -29,7 +29,7 @@ def digits(number: int) -> str:
 PROMPTS = [{"prompt": f"{a} + {b} =", "answer": digits(a + b)} for a in range(10) for b in range(10)]
 RECIPES = {
     "PPO": lambda: vt.PPO(n_epochs=4),
-    "GRPO": lambda: vt.GRPO(group_size=8),
+    "GRPO": lambda: vt.GRPO(group_size=8, n_epochs=4),
     "RLOO": lambda: vt.RLOO(group_size=8),
 }
 COMPLETIONS = 128
@@ -53,7 +53,7 @@ def make_tokenizer() -> Any:
     )  # fmt: skip
 
 
-def taught(tokenizer: Any, steps: int = 250, share_right: float = 0.3) -> Any:
+def taught(tokenizer: Any, steps: int = 600, share_right: float = 0.5) -> Any:
     """A model that has learned from a teacher who is often wrong."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -89,8 +89,8 @@ def curve(model: Any, tokenizer: Any, name: str, seed: int, updates: int) -> lis
     )  # fmt: skip
     found = []
     for part in range(5):
-        if part:
-            rlhf.learn(PROMPTS, updates * COMPLETIONS * part // 4)
+        if part and rlhf.learn(PROMPTS, updates * COMPLETIONS * part // 4).stopped:
+            raise SystemExit("stopped before its end: no result")
         found.append(rlhf.evaluate(PROMPTS * 4, seed=1).mean)
     return found
 
