@@ -108,22 +108,15 @@ def learn(
     `plan` is the recipe with `numbers` taken out of it; of the columns `held` nothing is learned, and no row may name
     them. Returns what moved, and metrics averaged over the minibatches, or measured after the last.
     """
-    recipe: Recipe = refill(plan, numbers)
-    whole = Rollout(**columns)
+    recipe, whole = refill(plan, numbers), Rollout(**columns)
     rollout = only(whole, held, False)
-    table = {"observation": rollout.observation, "action": rollout.action, "policy": rollout.policy}
-    if isinstance(recipe.critic, ResidualTD):
-        table["reached"] = reached
     memory, split = memory_of(model, rollout), partial(items, model)
-    if memory is not None:
-        table["begins"] = memory.begins
-    table, starts = jax.tree.map(split, table), _starts(model, moving.vector, rollout.observation, memory)
+    table = jax.tree.map(split, _inputs(recipe, rollout, reached, memory))
+    starts = _starts(model, moving.vector, rollout.observation, memory)
     total, seen = recipe.reduction.total(rollout), reduce.total_steps(rollout.reward, rollout.mask)
 
     def prepare(vector: Array) -> dict[str, Array]:
-        fresh = score(model, vector, rollout.observation, reached, rollout.action, memory)
-        now = {name: fresh[name] for name in ("value", "action_value", "next_value") if name in fresh}
-        return _fields(split, recipe.prepare(replace(rollout, **now)))
+        return _fields(split, recipe.prepare(_valued(model, vector, rollout, reached, memory)))
 
     def minibatch(epoch: Array, i: Array, batch: dict[str, Array], moving: Moving) -> tuple[Array, dict[str, Array]]:
         chosen = rows[epoch, i]
@@ -148,8 +141,7 @@ def learn(
         stopped = stopped if bound is None else metrics["train/approx_kl"] > bound
         moved = _descend(model, moving, gradient, rates, separate)
         moving = moved if bound is None else jax.tree.map(partial(jnp.where, stopped), moving, moved)
-        sums = _accumulate(sums, metrics)
-        return epoch, i + 1, moving, batch, sums, stopped
+        return epoch, i + 1, moving, batch, _accumulate(sums, metrics), stopped
 
     def epoch(state: tuple) -> tuple:
         number, moving, batch, sums, stopped = state
@@ -160,10 +152,23 @@ def learn(
         return number + 1, *inner[2:]
 
     batch = _fields(split, recipe.prepare(rollout))
-    sums = _no_metrics(minibatch, batch, moving)
-    state = (jnp.int32(0), moving, batch, sums, jnp.bool_(False))
-    _, moving, _, sums, _ = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, state)
+    begun = (jnp.int32(0), moving, batch, _no_metrics(minibatch, batch, moving), jnp.bool_(False))
+    _, moving, _, sums, _ = lax.while_loop(lambda s: (s[0] < rows.shape[0]) & ~s[4], epoch, begun)
     return moving, _summary(model, recipe, moving.vector, whole, held, sums)
+
+
+def _inputs(recipe: Recipe, rollout: Rollout, reached: Array, memory: Memory | None) -> dict[str, Any]:
+    """What the networks read of each row, and the policy that acted there."""
+    table = {"observation": rollout.observation, "action": rollout.action, "policy": rollout.policy}
+    table |= {"reached": reached} if isinstance(recipe.critic, ResidualTD) else {}
+    return table | ({} if memory is None else {"begins": memory.begins})
+
+
+def _valued(model: Model, vector: Array, rollout: Rollout, reached: Array, memory: Memory | None) -> Rollout:
+    """The rollout with the values that the critic of this moment says."""
+    fresh = score(model, vector, rollout.observation, reached, rollout.action, memory)
+    now = {name: fresh[name] for name in ("value", "action_value", "next_value") if name in fresh}
+    return replace(rollout, **now)
 
 
 def only(rollout: Rollout, held: Bool[Array, " B"] | None, which: bool) -> Rollout:
