@@ -184,12 +184,14 @@ class NatureCNN:
 @known
 @dataclass(frozen=True, kw_only=True)
 class SmallCNN(NatureCNN):
-    """The same with smaller kernels, for pictures of a few pixels, such as those of MiniGrid (7 × 7)."""
+    """The same with smaller kernels and no stride, which would lose where things are: for pictures of a few pixels,
+    such as those of MiniGrid (7 × 7).
+    """
 
     features: int = 128
-    channels: tuple[int, ...] = (16, 32, 64)
-    kernels: tuple[int, ...] = (3, 3, 3)
-    strides: tuple[int, ...] = (1, 2, 1)
+    channels: tuple[int, ...] = (16, 32)
+    kernels: tuple[int, ...] = (3, 3)
+    strides: tuple[int, ...] = (1, 1)
 
 
 def fitting(inputs: Inputs, shared: bool = True) -> MLP | NatureCNN:
