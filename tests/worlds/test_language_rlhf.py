@@ -2,6 +2,7 @@
 
 import copy
 import json
+import types
 from dataclasses import fields, replace
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_a_policy_that_is_not_the_one_that_acted_stops_the_run(monkeypatch):
     monkeypatch.setattr(training, "generate", lambda model, *inputs, **options: real(other, *inputs, **options))
     with pytest.raises(RuntimeError, match="the model that generated is not the one that learns"):
         rlhf.world.collect(rlhf.settings.recipe)
+
+
+def test_a_forward_that_a_trainer_left_behind_is_not_copied():
+    """Bound to the original, it would make the reference, and the critic, answer with the actor's parameters."""
+    model = actor()
+    original = type(model).forward
+    model.forward = types.MethodType(lambda self, *a, **k: original(model, *a, **k), model)
+    rlhf = run(model)
+    rlhf.learn(prompts(), total_episodes=16)
+    assert abs(rlhf.world._metrics["objective/kl"]) > 1e-4
+    assert "forward" not in vars(rlhf.roles.frozen)
 
 
 def test_dropout_is_off():

@@ -222,10 +222,20 @@ def causal_model(source: Any) -> Any:
 def _reference(base: Any, reference: Any, lora: LoRA | None, device: Any) -> Any:
     if reference is None and lora is not None:
         return None
-    model = copy.deepcopy(base) if reference is None else causal_model(reference).to(device)
+    model = _copy(base) if reference is None else causal_model(reference).to(device)
     if model is base:
         raise ValueError("reference is the actor itself: leave it out for a frozen copy")
     return model.eval().requires_grad_(False)
+
+
+def _copy(model: nn.Module) -> Any:
+    """A model of its own. Trainers leave a `forward` on their models that is bound to them: a copy of it would answer
+    with the original's parameters.
+    """
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        vars(module).pop("forward", None)
+    return copied
 
 
 def _critic_choice(critic: Any, lora: LoRA | None) -> Any:
@@ -237,11 +247,11 @@ def _critic_choice(critic: Any, lora: LoRA | None) -> Any:
 def _critic(base: Any, choice: Any, reward_model: Any) -> nn.Module:
     """A critic with a backbone of its own."""
     if isinstance(choice, FromActor):
-        return Critic(copy.deepcopy(_backbone(base)), zero_head(base))
+        return Critic(_copy(_backbone(base)), zero_head(base))
     if isinstance(choice, FromReward):
         if reward_model is None:
             raise ValueError("critic = FromReward(): the reward is no model; give a path, or FromActor()")
-        return _from_scorer(copy.deepcopy(reward_model))
+        return _from_scorer(_copy(reward_model))
     if isinstance(choice, nn.Module):
         return _from_scorer(choice) if hasattr(choice, "score") else choice
     if isinstance(choice, str | Path):
