@@ -148,7 +148,7 @@ def _said(x: np.ndarray, seeds: int) -> str:
         return "unfinished"
     half, mean = interval(x)
     count = f"{len(x)} seeds" if len(x) == seeds else f"{len(x)} of {seeds} seeds, unfinished"
-    return f"{mean:.1f} ± {half:.1f}, worst {x.min():.1f} ({count})"
+    return f"{mean:.1f} ({count})" if len(x) == 1 else f"{mean:.1f} ± {half:.1f}, worst {x.min():.1f} ({count})"
 
 
 def picture(cells: Cells, names: Sequence[str], path: Path) -> None:
