@@ -208,10 +208,10 @@ def test_the_table_says_what_failed():
 
 
 def test_runs_that_differ_in_their_seed_are_one_group(done, tmp_path):
-    runs = find([done])
+    runs, seeds = find([done]), len(list((done / "a2c").glob("seed-*")))
     groups = group(runs)
-    assert len(runs) == 6
-    assert sorted(len(known.rows) for known in groups) == [3, 3]
+    assert seeds >= 2
+    assert [len(known.rows) for known in groups] == [seeds, seeds]
     assert {"Likelihood" in known.label for known in groups} == {True, False}
     draw(groups, [RETURN, "train/kl"], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

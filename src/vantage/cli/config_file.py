@@ -106,8 +106,9 @@ def _value(value: Any, annotation: Any) -> Any:
 
 def _open(annotation: Any) -> Any:
     """An annotation with the kinds of network in the place of their protocol."""
-    protocol = any(getattr(kind, "_is_protocol", False) for kind in members(annotation))
-    return plan.networks() if protocol else annotation
+    from vantage.control.networks import Network
+
+    return plan.networks() if Network in members(annotation) else annotation
 
 
 def _toml(value: Any) -> str:

@@ -183,7 +183,7 @@ def describe(source: Source, env: VectorEnv | JaxEnv, slots: int) -> str:
 
 def _in_envpool(env_id: str) -> bool:
     """Whether EnvPool is installed and its kind of environment; whether it has this one only EnvPool can say."""
-    return find_spec("envpool") is not None and "gymnasium.envs.mujoco" in str(gym.registry[env_id].entry_point)
+    return find_spec("envpool") is not None and "gymnasium.envs.mujoco" in str(find(env_id).entry_point)
 
 
 def name(source: Source) -> str:
