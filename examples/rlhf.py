@@ -106,8 +106,8 @@ def sft(tokenizer: Any, out: Path, seed: int) -> Any:
     """A Llama that writes reviews, by TRL's SFTTrainer."""
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+    from trl.trainer.sft_config import SFTConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.sft_trainer import SFTTrainer  # pyright: ignore[reportMissingImports]
 
     rng = np.random.default_rng(seed)
     rows = [{"prompt": p, "completion": f" {review(p, rng)}"} for p in prompts()[0] for _ in range(8)]
@@ -130,8 +130,8 @@ def reward_model(tokenizer: Any, out: Path, seed: int) -> Any:
     """A Bradley-Terry reward model that begins as the SFT model, by TRL's RewardTrainer."""
     from datasets import Dataset
     from transformers import LlamaForSequenceClassification
-    from trl.trainer.reward_config import RewardConfig
-    from trl.trainer.reward_trainer import RewardTrainer
+    from trl.trainer.reward_config import RewardConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.reward_trainer import RewardTrainer  # pyright: ignore[reportMissingImports]
 
     rng = np.random.default_rng(seed + 1)
     rows = []

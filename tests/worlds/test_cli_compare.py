@@ -159,7 +159,7 @@ def test_few_seeds_are_said_to_be_few(seeds, said, capsys, tmp_path):
 def test_statistics_are_those_of_rliable(rng):
     """Interquartile mean and probability of improvement, by the library of Agarwal et al."""
     pytest.importorskip("rliable")
-    from rliable import metrics
+    from rliable import metrics  # pyright: ignore[reportMissingImports]
 
     x, y = rng.normal(size=(8, 1)), rng.normal(0.5, size=(7, 1))
     assert np.isclose(iqm(x[:, 0]), metrics.aggregate_iqm(x))
