@@ -63,3 +63,13 @@ def band(ax: Any, curves: Sequence[Curve], *, color: str, label: str | None = No
         half = stats.t.ppf(0.975, len(rows) - 1) * stats.sem(rows, axis=0)
         ax.fill_between(grid, mean - half, mean + half, color=color, alpha=0.2, lw=0)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def finish(figure: Any, axes: Any, used: int, path: Path) -> None:
+    """Hide the panels that are not used, label the first, and write the picture of training curves."""
+    for ax in axes.flat[used:]:
+        ax.set_visible(False)
+    axes[0, 0].set_ylabel("mean return of the last 100 episodes")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})

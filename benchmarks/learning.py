@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from benchmarks._cells import IMAGES, RESULTS, band, curve, interval, kept, markdown, read
+from benchmarks._cells import IMAGES, RESULTS, band, curve, finish, interval, kept, markdown, read
 from benchmarks._sb3 import EVALUATED
 from vantage.control.agent import Agent
 from vantage.control.defaults import ENTRIES
@@ -163,12 +163,7 @@ def picture(cells: Cells, names: Sequence[str], path: Path) -> None:
         if (bar := RUNS[name].bar) is not None:
             ax.axhline(bar, color="#666666", lw=1, ls="--")
         ax.set(title=name, xlabel="environment steps")
-    for ax in axes.flat[len(names) :]:
-        ax.set_visible(False)
-    axes[0, 0].set_ylabel("mean return of the last 100 episodes")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    finish(figure, axes, len(names), path)
 
 
 def arguments() -> argparse.Namespace:

@@ -27,7 +27,7 @@ from gymnasium.wrappers import TransformAction
 from scipy import stats
 
 import vantage as vt
-from benchmarks._cells import IMAGES, RESULTS, band, curve, kept, markdown, read
+from benchmarks._cells import IMAGES, RESULTS, band, curve, finish, kept, markdown, read
 
 TASKS = (
     "HalfCheetah-v5", "Hopper-v5", "InvertedDoublePendulum-v5", "InvertedPendulum-v5", "Reacher-v5", "Swimmer-v5",
@@ -247,12 +247,7 @@ def picture(runs: Runs, tasks: Sequence[str], variants: Sequence[str], path: Pat
             if found:
                 band(ax, [run["curve"] for run in found], color=f"C{i}", label=variant, fill=False)
         ax.set(title=task, xlabel="environment steps")
-    for ax in axes.flat[len(tasks) :]:
-        ax.set_visible(False)
-    axes[0, 0].set_ylabel("mean return of the last 100 episodes")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    finish(figure, axes, len(tasks), path)
 
 
 # ---- the command ----

@@ -9,7 +9,7 @@ from tests.architecture.source import Import, Module, imports, modules, parse
 
 LAYERS = (
     {"theory"},
-    {"rollout", "recipe", "world", "loop", "runs", "callbacks", "schedules"},
+    {"rollout", "recipe", "world", "loop", "runs", "callbacks", "schedules", "streams"},
     {"mdp", "control", "language"},
     {"verify", "lab", "explain"},
     {"cli", "__main__", ""},

@@ -1,7 +1,6 @@
 """Everything that defines a training run in the control world, as one frozen value."""
 
-import difflib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from vantage.control.atari import Atari
@@ -11,7 +10,7 @@ from vantage.control.images import Channels
 from vantage.control.networks import Inputs, Network, shares
 from vantage.control.recurrent import Remembering
 from vantage.recipe import PPO, Joint, Optim, Recipe, Separate, TrustRegion, check
-from vantage.recipe.schedule import check_type, check_whole
+from vantage.recipe.schedule import check_type, check_whole, checked_options
 from vantage.runs.config import known
 
 
@@ -157,11 +156,4 @@ class Settings:
 
 def settings(**options: Any) -> Settings:
     """Settings; an unknown option is a TypeError that suggests the nearest one."""
-    names = [f.name for f in fields(Settings)]
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise TypeError(
-                f"unknown option {name!r}: {f'did you mean {near[0]!r}?' if near else 'known are ' + ', '.join(names)}"
-            )
-    return Settings(**options)
+    return Settings(**checked_options(Settings, options))

@@ -1,28 +1,8 @@
-"""All randomness of a run: counter-based streams that depend on (seed, purpose, update) and on nothing that happened
-before.
-"""
+"""The streams of the control world: those of every world, and seeds for environments."""
 
-from enum import IntEnum
+from vantage.streams import Stream, generator
 
-import numpy as np
-
-
-class Stream(IntEnum):
-    """What a stream is for; the numbers are part of every result, so they never change."""
-
-    INIT = 0
-    NOISE = 1
-    MINIBATCHES = 2
-    RESET = 3
-    ACT = 4
-    EVALUATE = 5
-
-
-def generator(seed: int, stream: Stream, update: int = 0) -> np.random.Generator:
-    """The generator of one purpose at one update: Philox with key (seed) and the rest in the high words of its
-    counter.
-    """
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(stream), update]))
+__all__ = ["Stream", "generator", "reset_seed"]
 
 
 def reset_seed(seed: int, update: int, stream: Stream = Stream.RESET) -> int:

@@ -19,14 +19,11 @@ from vantage.control.measure import entropy_of, gradient_norms, measured
 from vantage.control.model import Model
 from vantage.control.recurrent import Memory
 from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
-from vantage.recipe.schedule import settled
 from vantage.rollout import Rollout
 from vantage.theory import psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
 
 Array = Any
-KL_STOP = 1.5
-"""The epochs end before a minibatch whose KL exceeds this many times `target_kl`."""
 
 
 class Moving(NamedTuple):
@@ -133,7 +130,7 @@ def learn(
         gradient, metrics = jax.grad(value, has_aux=True)(moving.vector)
         return gradient, metrics | gradient_norms(model, gradient)
 
-    bound = None if recipe.target_kl is None else KL_STOP * settled(recipe.target_kl)
+    bound = recipe.kl_bound
 
     def step(state: tuple) -> tuple:
         epoch, i, moving, batch, sums, stopped = state

@@ -1,7 +1,6 @@
 """Everything that defines an RLHF run besides models, rewards and prompts, and the language world's own defaults."""
 
-import difflib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from vantage.language.experience import Shaping
@@ -20,7 +19,7 @@ from vantage.recipe import (
     TrustRegion,
     in_world,
 )
-from vantage.recipe.schedule import check, check_type, check_whole
+from vantage.recipe.schedule import check, check_type, check_whole, checked_options
 from vantage.runs.config import known
 
 _REUSED: dict[str, Any] = dict(n_epochs=4, n_minibatches=1, whiten="batch", critic=ClippedValue(width=0.2))
@@ -113,10 +112,4 @@ class Settings:
 
 def settings(**options: Any) -> Settings:
     """Settings; an unknown option is a TypeError that suggests the nearest one."""
-    names = [f.name for f in fields(Settings)]
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-            raise TypeError(f"unknown option {name!r}: {hint}")
-    return Settings(**options)
+    return Settings(**checked_options(Settings, options))

@@ -1,24 +1,14 @@
-"""All randomness of a run: functions of (seed, purpose, update) and of nothing that happened before."""
+"""The streams of the language world: what sampling reads, and in which order completions are learned from."""
 
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from vantage.streams import Stream, generator
 
-class Stream(IntEnum):
-    """What a stream is for; the numbers are part of every result, so they never change."""
-
-    NOISE = 1
-    MINIBATCHES = 2
-    EVALUATE = 5
-
-
-def generator(seed: int, stream: Stream, update: int = 0) -> np.random.Generator:
-    """The generator of one purpose at one update: Philox with the rest in the high words of its counter."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(stream), update]))
+__all__ = ["Stream", "generator", "noise", "orders"]
 
 
 def noise(

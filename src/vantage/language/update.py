@@ -27,8 +27,6 @@ from vantage.theory._array import keep
 from vantage.theory.loss import Batch, Outputs, loss
 
 Tensor = torch.Tensor
-KL_STOP = 1.5
-"""The epochs end before a minibatch whose KL exceeds this many times `target_kl`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,7 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
     """
     recipe, count, stopped = plan.recipe, 0, False
     sums: dict[str, float] = {}
-    bound: Any = recipe.target_kl
+    bound = recipe.kl_bound
     batch = prepare(plan, experience)
     for epoch, order in enumerate(orders):
         if epoch and recipe.recompute_advantages and plan.roles.critic is not None:
@@ -161,7 +159,7 @@ def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[n
             total = denominator(recipe, experience.rollout, columns)
             says = gradients(plan, part, sequences, total, old_logits(experience.rollout, columns))
             metrics = {k: float(v) for k, v in measured(plan, part, says, total).items()}
-            stopped = bound is not None and metrics["train/approx_kl"] > KL_STOP * bound
+            stopped = bound is not None and metrics["train/approx_kl"] > bound
             if not count:
                 sums["train/first_ratio_deviation"] = _must_begin_at_one(plan, metrics["train/ratio_deviation"])
             if not stopped:

@@ -8,7 +8,17 @@ from vantage.recipe.objective import AnyObjective, Clip, Penalty
 from vantage.recipe.psi import GAE, AnyPsi
 from vantage.recipe.reduction import Reduction, Steps
 from vantage.recipe.refused import must_fit
-from vantage.recipe.schedule import Coefficient, Schedule, at, check, check_type, check_whole, everywhere, swap
+from vantage.recipe.schedule import (
+    Coefficient,
+    Schedule,
+    at,
+    check,
+    check_type,
+    check_whole,
+    everywhere,
+    settled,
+    swap,
+)
 from vantage.theory import reduce, returns
 from vantage.theory._array import namespace
 from vantage.theory.loss import Batch
@@ -32,6 +42,10 @@ def _check_types(recipe: "Recipe") -> None:
         x = getattr(recipe, name)
         fits = hasattr(x, "__float__") or isinstance(x, Schedule) or (x is None and name == "target_kl")
         check_type(fits, recipe, name, "a number")
+
+
+KL_STOP = 1.5
+"""How many times `target_kl` a minibatch may show before the epochs end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +96,11 @@ class Recipe:
             "a positive KL in nats per step, such as 0.01, or None",
         )
         must_fit(self)
+
+    @property
+    def kl_bound(self) -> Any:
+        """The KL estimate beyond which the epochs end before a minibatch, 1.5 · target_kl in nats; None: never."""
+        return None if self.target_kl is None else KL_STOP * settled(self.target_kl)
 
     def at(self, progress: float, beta: float | None = None) -> "Recipe":
         """The recipe at a moment of the run: schedules become numbers, and β is the one in the training state."""

@@ -1,6 +1,7 @@
 """Coefficients that may change over a run, and how bad values are reported."""
 
 import copy
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -25,6 +26,17 @@ def check_whole(owner: object, *names: str) -> None:
     for name in names:
         x = getattr(owner, name)
         check_type(hasattr(x, "__index__") and not isinstance(x, bool), owner, name, "a whole number")
+
+
+def checked_options(kind: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if all are fields of a dataclass. Raises TypeError that suggests the nearest field."""
+    names = [f.name for f in fields(kind)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            raise TypeError(f"unknown option {name!r}: {hint}")
+    return options
 
 
 @dataclass(frozen=True)
