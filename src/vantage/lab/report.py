@@ -81,9 +81,7 @@ def content(folder: RunFolder) -> dict[str, Any]:
         else ("Nothing was trained yet.",),
         "findings": verdict(rows, recipe=recipe),
         "curves": _picture(rows),
-        "metrics": [
-            (name, readable(name, x), METRICS[name].what if name in METRICS else "") for name, x in ordered(last)
-        ],
+        "metrics": [(name, readable(name, x), _what(name)) for name, x in ordered(last)],
         "settings": [(name, _text(value)) for name, value in _flat(config["settings"])],
         "formulas": str(explain(recipe)),
         "versions": config.get("versions", {}),
