@@ -143,20 +143,20 @@ def ppo_penalty(world: World, **options: Any) -> vt.Recipe:
     return vt.PPOPenalty(gae_lambda=world.gae_lambda, **options)
 
 
-RECIPES: dict[str, tuple[Callable[..., vt.Recipe], int, int, float]] = {
-    "reinforce": (reinforce, 16, 8, 0.2),
-    "a2c": (a2c, 64, 8, 0.1),
-    "trpo": (trpo, 64, 32, 0.05),
-    "ppo": (ppo, 64, 32, 0.05),
-    "ppo-penalty": (ppo_penalty, 64, 32, 0.05),
+RECIPES: dict[str, tuple[Callable[..., vt.Recipe], int, int, float, int]] = {
+    "reinforce": (reinforce, 32, 8, 0.2, 3),
+    "a2c": (a2c, 64, 8, 0.1, 1),
+    "trpo": (trpo, 64, 32, 0.05, 1),
+    "ppo": (ppo, 64, 32, 0.05, 1),
+    "ppo-penalty": (ppo_penalty, 64, 32, 0.05, 1),
 }
-"""Recipe, B, T and the actor's learning rate: the same in every world and for every seed."""
+"""Recipe, B, T, the actor's learning rate, and how many times the world's steps: the same for every world and seed."""
 WORLDS = (corridor(), cliff(), *map(random_world, range(5)))
 
 
 def build(world: World, recipe: str, seed: int, **options: Any) -> vt.Agent:
     """A tabular agent: linear networks on one-hot states, two optimisers, everything annealed, entropy bonus too."""
-    make, n_envs, n_steps, lr = RECIPES[recipe]
+    make, n_envs, n_steps, lr, _ = RECIPES[recipe]
     optim = vt.Separate(actor_lr=vt.Linear(lr, lr / 100), critic_lr=vt.Linear(0.3, 0.003), max_grad_norm=None)
     given = {"n_envs": n_envs, "n_steps": n_steps, "optim": optim, "network": MLP(hidden=()), **options}
     return vt.Agent(world, make(world, ent_coef=vt.Linear(world.ent_coef)), gamma=world.mdp.gamma, seed=seed, **given)
@@ -178,7 +178,7 @@ def measure(world: World, agent: vt.Agent) -> dict[str, Any]:
 def run(world: World, recipe: str, seed: int) -> dict[str, Any]:
     """One cell: train, then measure."""
     agent, began = build(world, recipe, seed), time.perf_counter()
-    report = agent.learn(world.total_steps)
+    report = agent.learn(RECIPES[recipe][-1] * world.total_steps)
     if report.stopped is not None:
         raise KeyboardInterrupt  # half a run is no result
     told = {"world": world.name, "recipe": recipe, "seed": seed, "steps": agent.steps}

@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "rlhf_speed"
 SKIPPED = 1
 """Iterations before those that count."""
 Result = dict[str, Any]
@@ -98,11 +99,17 @@ def prompts(row: Row) -> list[list[int]]:
     return [rng.integers(4, row.vocabulary, n).tolist() for n in each]
 
 
-def finished(row: Row, ended: list[float]) -> Result:
+def now() -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    return time.time(), time.process_time()
+
+
+def finished(row: Row, ended: list[tuple[float, float]]) -> Result:
     """Median seconds of an iteration, and the peak memory."""
-    each = [b - a for a, b in pairwise(ended)][SKIPPED - 1 :]
+    each, cpu = ([b[i] - a[i] for a, b in pairwise(ended)][SKIPPED - 1 :] for i in range(2))
     return {
         "s": median(each),
+        "cpu": median(cpu),
         "n": len(each),
         "tokens/s": row.batch * row.new_tokens / median(each),
         "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -118,11 +125,11 @@ def peer(row: Row) -> Result:
     from transformers import TrainerCallback
     from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyright: ignore[reportMissingImports]
 
-    ended: list[float] = []
+    ended: list[tuple[float, float]] = []
 
     class Watch(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            ended.append(time.time())
+            ended.append(now())
 
     policy, critic, reward = models(row)
     data = Dataset.from_list([{"input_ids": ids} for ids in prompts(row)])
@@ -161,7 +168,7 @@ def ours(row: Row) -> Result:
     from vantage.language import LoRA, Sampling
     from vantage.language.records import Prompts
 
-    ended: list[float] = []
+    ended: list[tuple[float, float]] = []
     policy, critic, reward = models(row)
     ids = tuple(map(tuple, prompts(row)))
     texts = tuple(" ".join(f"w{i}" for i in each) for each in ids)
@@ -179,9 +186,38 @@ def ours(row: Row) -> Result:
     )  # fmt: skip
     rlhf.learn(
         Prompts(ids=ids, prompts=texts), total_episodes=row.batch * row.iterations,
-        callbacks=lambda update: ended.append(time.time()),
+        callbacks=lambda update: ended.append(now()),
     )  # fmt: skip
     return finished(row, ended)
+
+
+BARS = {"tiny": 2.0, "small": 1.25, "base": 1.25, "base-lora": 2.0}
+"""How many times TRL's time was asked for; `small-bf16` is asked for 1.6 × our own float32 instead."""
+
+
+def report() -> str:
+    """All rows, measured or not, as Markdown: medians of the runs that were kept. With one thread, seconds are the
+    processor's, which others on the machine change little.
+    """
+    lines = [
+        "| row | threads | Vantage s | TRL s | × | bar | MB, TRL's MB | pairs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        bar = BARS.get(row, BARS.get(row.split("-")[0])) if not ROWS[row].bf16 else None
+        asked = "" if bar is None else f"≥ {bar} ×"
+        file = RESULTS / f"{row}.json"
+        said = json.loads(file.read_text()) if file.exists() else None
+        if said is None:
+            lines.append(f"| {row} | | not measured | | | {asked} | | |")
+            continue
+        clock = "cpu" if said["threads"] == "1" else "s"
+        ours, peer = ({k: median(r[k] for r in said["runs"][side]) for k in (clock, "MB")} for side in SIDES)
+        lines.append(
+            f"| {row} | {said['threads']} | {ours[clock]:.2f} | {peer[clock]:.2f} | {peer[clock] / ours[clock]:.2f} "
+            f"| {asked} | {ours['MB']:.0f}, {peer['MB']:.0f} | {len(said['runs']['peer'])} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 SIDES = {"ours": ours, "peer": peer}
@@ -195,6 +231,13 @@ def run(side: str, python: str, row: str, threads: str) -> Result:
     if done.returncode:
         raise RuntimeError(f"{side} failed: {done.stderr[-900:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def save(row: str, threads: str, results: dict[str, list[Result]]) -> None:
+    """Keep what was measured; called after each pair, so that an interrupted row keeps its pairs."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    said = {"row": row, "settings": asdict(ROWS[row]), "cores": os.cpu_count(), "threads": threads, "runs": results}
+    (RESULTS / f"{row}.json").write_text(json.dumps(said, indent=1) + "\n")
 
 
 def table(row: str, results: dict[str, list[Result]]) -> str:
@@ -215,7 +258,7 @@ def table(row: str, results: dict[str, list[Result]]) -> str:
 def main() -> int:
     """Run the pairs and print the table; or, as a worker, one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("row", choices=ROWS, nargs="?", help="without one: write the table of what was measured")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side, in turn")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has trl==1.9.2")
     parser.add_argument("--threads", default=str(os.cpu_count()), help="PyTorch's threads, the same for both sides")
@@ -225,12 +268,18 @@ def main() -> int:
         sys.path.insert(0, str(ROOT))
         print("\n" + json.dumps(SIDES[given.worker](ROWS[given.row])))
         return 0
+    if given.row is None:
+        (RESULTS / "table.md").write_text(report())
+        print(report())
+        return 0
     results: dict[str, list[Result]] = {"ours": [], "peer": []}
     for pair in range(given.pairs):
         for side, python in (("ours", sys.executable), ("peer", given.peer_python)):
             results[side].append(run(side, python, given.row, given.threads))
-            said = f"{results[side][-1]['s']:.2f} s (load {os.getloadavg()[0]:.1f})"
+            last = results[side][-1]
+            said = f"{last['s']:.2f} s, {last['cpu']:.2f} of the processor (load {os.getloadavg()[0]:.1f})"
             print(f"{pair + 1}/{given.pairs} {side}: {said}", flush=True)
+        save(given.row, given.threads, results)
     print(f"\n{os.cpu_count()} cores\n\n{table(given.row, results)}")
     return 0
 

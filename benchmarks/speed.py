@@ -1,382 +1,306 @@
-"""How fast training is beside Stable-Baselines3, side by side: `python -m benchmarks.speed ROW [--pairs 5]`.
+"""How fast training is beside other libraries, side by side: `python -m benchmarks.speed ROW [--pairs 5]`.
 
-Both learn with the settings of one `Row`, in turn, each run in a process of its own that prints JSON. Steps/s are over
-whole training, rollout and update, from the end of the second update on: start-up and compilation are not in them.
-The peer runs with PyTorch's own number of threads and with one (`--threads 1` where other work shares the processor:
-PyTorch's threads wait for each other); its better median counts. It comes with `pip install "vantage[bench]"`, or from
-another environment by --peer-python; so does rejax, whose gymnax is an older one than ours.
+All sides learn with the settings of one row, in turn, each run in a process of its own. Steps/s are over whole
+training, rollout and update, from the end of the second update on: start-up and compilation are not in them. A side in
+PyTorch runs with its own number of threads and with one, and its better median counts: where other work shares the
+processor PyTorch's threads wait for each other. Libraries come from other environments, `--python SB3=PATH SBX=PATH`;
+rejax needs an older gymnax than ours. A pair of runs is kept as a JSON file under `benchmarks/results/speed/` and not
+run again; `--new 1` runs one more pair and stops, `--report` writes the table of what there is.
 """
 
 import argparse
-import json
 import os
-import resource
-import subprocess
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = 2
-"""Updates before the clock of steps/s starts."""
-T_975 = (inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's 0.975 quantile by degrees of freedom, up to 9."""
-Result = dict[str, Any]
+import numpy as np
+
+from benchmarks._cells import RESULTS, interval, kept, markdown, read
+from vantage.cli.bench import run
+from vantage.cli.bench_runs import ROWS, Job, Row
+
+FOLDER, WORKER = RESULTS / "speed", str(Path(__file__).with_name("_sides.py"))
+Pair = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One comparison: an environment, and PPO's settings, the same for both sides."""
+class Bar:
+    """What is to be reached: so many times as good as the best side whose name begins so."""
 
-    env: str = "CartPole-v1"
-    steps: int
-    n_envs: int
-    n_steps: int
-    batch_size: int
-    n_epochs: int
-    lr: float = 3e-4
-    linear: bool = False
-    """Whether learning rate and clip range fall linearly to 0."""
-    gamma: float = 0.99
-    lam: float = 0.95
-    ent_coef: float = 0.0
-    goal: float | None = None
-    """Stop when the mean return of the last 100 episodes is this high, and tell the time since the process began."""
-    startup: bool = False
-    """Whether only the time to the end of the first update counts."""
-    rival: str = "peer"
-    """The worker that we are compared with: "peer" (Stable-Baselines3), "rejax", or "bare" (the environment alone)."""
+    over: str
+    times: float
 
 
-ZOO = Row(n_envs=8, n_steps=32, batch_size=256, n_epochs=20, lr=1e-3, linear=True, gamma=0.98, lam=0.8, steps=100_000)
-JAX = Row(
-    env="gymnax:CartPole-v1", steps=512 * 1000, n_envs=4, n_steps=128, batch_size=128, n_epochs=4, lr=2.5e-4,
-    ent_coef=0.01, rival="rejax",
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A row: its settings, its sides (ours first), the figure that is compared, and what is to be reached."""
+
+    row: Row
+    sides: tuple[str, ...]
+    bars: tuple[Bar, ...] = ()
+    figure: str = "steps/s"
+    limits: tuple[tuple[str, float], ...] = ()
+    """(side, seconds) that it may take at most."""
+    memory: Bar | None = None
+    """Peak memory may be at most so many times that of the side."""
+    note: str = ""
+
+
+SB3 = ("SB3", "SB3, 1 thread")
+ZOO = replace(ROWS["cartpole-8"], linear=True, steps=51_200)
+CLEANRL = Row(
+    env="CartPole-v1", steps=40_960, n_envs=4, n_steps=128, batch_size=128, n_epochs=4, lr=2.5e-4, ent_coef=0.01
+)
+GYMNAX = replace(CLEANRL, env="gymnax:CartPole-v1", steps=512 * 1000)
+CHAIN = Row(env="random sparse MDP", n_envs=10**6, n_steps=0, batch_size=1, n_epochs=0)
+EVERY_WAY = ("certified", "SciPy bicgstab", "SciPy gmres", "SciPy sweeps", "QuantEcon")
+EXACT = Comparison(
+    row=CHAIN, figure="seconds",
+    sides=("certified", "SciPy bicgstab", "QuantEcon"),
+    bars=(Bar(over="SciPy", times=1.0), Bar(over="QuantEcon", times=1.0)),
 )  # fmt: skip
-ROWS = {
-    "cartpole-zoo": ZOO,
-    "cartpole-cleanrl": Row(steps=100_000, n_envs=4, n_steps=128, batch_size=128, n_epochs=4, lr=2.5e-4, ent_coef=0.01),
-    "cartpole-256": Row(steps=655_360, n_envs=256, n_steps=128, batch_size=8192, n_epochs=4, lr=1e-3),
-    "halfcheetah-1": Row(env="HalfCheetah-v5", steps=20_480, n_envs=1, n_steps=2048, batch_size=64, n_epochs=10),
-    "gymnax-4x128": JAX,
-    "gymnax-2048x32": replace(JAX, n_envs=2048, n_steps=32, batch_size=4096, lr=1e-3, steps=65_536 * 40),
-    "envpool-halfcheetah-64": Row(
-        env="envpool:HalfCheetah-v5", steps=4096 * 30, n_envs=64, n_steps=64, batch_size=512, n_epochs=4, rival="bare"
+COMPARISONS = {
+    "cartpole-zoo": Comparison(
+        row=ZOO, sides=("Vantage", *SB3, "SBX"), bars=(Bar(over="SB3", times=8.0), Bar(over="SBX", times=4.0))
     ),
-    "solve": replace(ZOO, goal=475.0),
-    "start-up": replace(ZOO, steps=256, startup=True),
-}
+    "cartpole-cleanrl": Comparison(
+        row=CLEANRL, sides=("Vantage", *SB3, "skrl", "skrl, 1 thread"),
+        bars=(Bar(over="SB3", times=8.0), Bar(over="skrl", times=6.0)),
+    ),
+    "cartpole-256": Comparison(
+        row=replace(ROWS["cartpole-256"], steps=327_680), sides=("Vantage", *SB3), bars=(Bar(over="SB3", times=3.0),)
+    ),
+    "halfcheetah-1": Comparison(
+        row=replace(ROWS["halfcheetah-1"], steps=20_480), sides=("Vantage", *SB3, "SBX", "Gymnasium alone"),
+        bars=(Bar(over="SB3", times=7.0), Bar(over="SBX", times=7.0), Bar(over="Gymnasium alone", times=0.45)),
+    ),
+    "envpool-halfcheetah-64": Comparison(
+        row=Row(env="envpool:HalfCheetah-v5", steps=4096 * 30, n_envs=64, n_steps=64, batch_size=512, n_epochs=4),
+        sides=("Vantage", "EnvPool alone"), bars=(Bar(over="EnvPool", times=0.70),),
+    ),
+    "gymnax-4x128": Comparison(row=GYMNAX, sides=("Vantage", "rejax"), bars=(Bar(over="rejax", times=1.3),)),
+    "gymnax-2048x32": Comparison(
+        row=replace(GYMNAX, n_envs=2048, n_steps=32, batch_size=4096, lr=1e-3, steps=65_536 * 40),
+        sides=("Vantage", "rejax", "sgemm alone"),
+        bars=(Bar(over="rejax", times=1.5), Bar(over="sgemm", times=0.35)),
+        note="PufferLib 3.0 made 209k steps/s on such a machine, not measured in turn with ours (it does not install), "
+        "with one layer of 64 shared by actor and critic: 1/20 of the arithmetic of these two 64-64 towers.",
+    ),
+    "breakout": Comparison(
+        row=Row(
+            env="envpool:Breakout-v5", steps=4096, n_envs=8, n_steps=128, batch_size=256, n_epochs=4, lr=2.5e-4,
+            ent_coef=0.01,
+        ),
+        sides=(
+            "Vantage", "SB3, its own Atari", "SB3, its own Atari, 1 thread", "PyTorch's networks alone",
+            "PyTorch's networks alone, 1 thread",
+        ),
+        bars=(Bar(over="SB3", times=1.3), Bar(over="PyTorch", times=0.6)),
+        note="We step EnvPool, Stable-Baselines3 its own Atari wrappers one after the other. PyTorch's networks alone "
+        "are oneDNN's convolutions: what such a kernel would give us is that bound.",
+    ),
+    "solve": Comparison(
+        row=replace(ZOO, goal=475.0, steps=100_000), sides=("Vantage", "Vantage, warm cache", *SB3), figure="solved",
+        bars=(Bar(over="SB3", times=4.0),),
+        note="From the start of the process, compilation included, to a mean of 475 over the last 100 episodes.",
+    ),
+    "start-up": Comparison(
+        row=replace(ZOO, steps=256), figure="first update",
+        sides=("vantage train", "vantage train, warm cache", "import vantage", "SB3"),
+        limits=(("vantage train", 5.0), ("vantage train, warm cache", 2.5), ("import vantage", 0.3)),
+        memory=Bar(over="SB3", times=1.5),
+        note="From the start of the process to the end of the first update. Only the first two write logs.",
+    ),
+    "exact": EXACT,
+    "exact-1e5": replace(EXACT, row=replace(CHAIN, n_envs=10**5), sides=EVERY_WAY),
+    "exact-1e4": replace(EXACT, row=replace(CHAIN, n_envs=10**4), sides=EVERY_WAY),
+}  # fmt: skip
 
 
-# ---- the two sides, each in a process of its own ----
+# ---- running ----
 
 
-class Clock:
-    """Notes when each update ended; `began` is when the process was started."""
-
-    def __init__(self, row: Row, began: float) -> None:
-        self.row, self.began = row, began
-        self.ended: list[float] = []
-        self.steps: list[int] = []
-        self.solved: float | None = None
-        self.mean: float | None = None
-
-    def update(self, steps: int, episodes: Collection[tuple[float, int]] = ()) -> bool:
-        """Note the end of an update and the mean return of the last 100 episodes; whether to go on."""
-        self.ended.append(time.time())
-        self.steps.append(steps)
-        self.mean = fmean(r for r, _ in episodes) if episodes else None
-        if self.row.goal is not None and len(episodes) >= 100 and self.mean is not None and self.mean >= self.row.goal:
-            self.solved = self.ended[-1] - self.began
-        return self.solved is None
-
-    def result(self) -> Result:
-        """What the run showed: steps/s, seconds to the first update and to the goal, MB, and the last mean return."""
-        first = min(len(self.ended), SKIPPED) - 1
-        steps, seconds = self.steps[-1] - self.steps[first], self.ended[-1] - self.ended[first]
-        return {
-            "steps/s": steps / seconds if seconds else None,
-            "first update": self.ended[0] - self.began,
-            "solved": self.solved,
-            "steps": self.steps[-1],
-            "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "return": self.mean,
-        }
-
-
-def ours(row: Row, seed: int, began: float) -> Result:
-    """One run of Vantage."""
-    from vantage import PPO, Agent
-    from vantage.loop import Callback
-    from vantage.recipe import Joint, Linear
-
-    clock = Clock(row, began)
-
-    class Watch(Callback):
-        def on_update(self, update: Any) -> bool:
-            return clock.update(update.steps, update.world._collector.episodes)
-
-    minibatches = row.n_envs * row.n_steps // row.batch_size
-    recipe = PPO(
-        clip_range=Linear(0.2) if row.linear else 0.2, gae_lambda=row.lam, n_epochs=row.n_epochs,
-        n_minibatches=minibatches, ent_coef=row.ent_coef, whiten="minibatch",
-    )  # fmt: skip
-    agent = Agent(
-        row.env, recipe, seed=seed, n_envs=row.n_envs, n_steps=row.n_steps, gamma=row.gamma,
-        optim=Joint(lr=Linear(row.lr) if row.linear else row.lr),
-    )  # fmt: skip
-    agent.learn(row.steps, [Watch()])
-    return clock.result()
-
-
-def command(row: Row, seed: int, began: float) -> Result:
-    """`vantage train CartPole-v1` with its folder, its log and its table, to the end of the first update."""
-    import contextlib
-    import io
-
-    from vantage.cli import main
-    from vantage.runs.log import FolderLog
-
-    clock, logged = Clock(row, began), FolderLog.on_update
-
-    def noted(self: Any, update: Any) -> None:
-        logged(self, update)
-        clock.update(update.steps)
-
-    FolderLog.on_update = noted
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        main(["train", row.env, "--steps", str(row.steps), "--seed", str(seed), "--out", f"{folder}/run"])
-    return clock.result()
-
-
-def peer(row: Row, seed: int, began: float) -> Result:
-    """One run of Stable-Baselines3's PPO, on the processor, with its default policy (64-64, tanh, separate towers)."""
-    from stable_baselines3 import PPO  # pyright: ignore[reportMissingImports]
-    from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
-    from stable_baselines3.common.env_util import make_vec_env  # pyright: ignore[reportMissingImports]
-
-    clock = Clock(row, began)
-
-    class Watch(BaseCallback):
-        """A rollout begins where an update has ended, but for the first."""
-
-        going = True
-
-        def _on_step(self) -> bool:
-            return self.going
-
-        def _on_rollout_start(self) -> None:
-            if self.num_timesteps:
-                self.note()
-
-        def note(self) -> None:
-            self.going = clock.update(
-                self.num_timesteps, [(episode["r"], episode["l"]) for episode in self.model.ep_info_buffer or ()]
-            )
-
-    model = PPO(
-        "MlpPolicy", make_vec_env(row.env, row.n_envs, seed=seed), device="cpu", seed=seed, gamma=row.gamma,
-        n_steps=row.n_steps, batch_size=row.batch_size, n_epochs=row.n_epochs, gae_lambda=row.lam,
-        ent_coef=row.ent_coef, learning_rate=(lambda left: row.lr * left) if row.linear else row.lr,
-        clip_range=(lambda left: 0.2 * left) if row.linear else 0.2,
-    )  # fmt: skip
-    watch = Watch()
-    model.learn(row.steps, watch)
-    if watch.going:
-        watch.note()
-    return clock.result()
-
-
-def rejax(row: Row, seed: int, began: float) -> Result:
-    """One run of rejax's PPO, compiled as a whole beforehand; its return is that of 128 episodes after training."""
-    import jax
-    from jax import numpy as jnp
-    from rejax import PPO  # pyright: ignore[reportMissingImports]
-
-    algorithm = PPO.create(
-        env=row.env.partition(":")[2], agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
-        num_envs=row.n_envs, num_steps=row.n_steps, num_minibatches=row.n_envs * row.n_steps // row.batch_size,
-        num_epochs=row.n_epochs, learning_rate=row.lr, gamma=row.gamma, gae_lambda=row.lam, ent_coef=row.ent_coef,
-        max_grad_norm=0.5, total_timesteps=row.steps, eval_freq=row.steps, skip_initial_evaluation=True,
-    )  # fmt: skip
-    evaluate, key = algorithm.eval_callback, jax.random.key(seed)
-    silent = algorithm.replace(eval_callback=lambda algorithm, state, rng: jnp.zeros(()))
-    train = jax.jit(silent.train).lower(key).compile()
-    ready = time.time()
-    state, _ = jax.block_until_ready(train(key))
-    seconds = time.time() - ready
-    return {
-        "steps/s": row.steps / seconds,
-        "first update": ready - began,
-        "steps": row.steps,
-        "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "return": float(jax.jit(evaluate)(algorithm, state, key)[1].mean()),
-    }
-
-
-def bare_pool(row: Row, seed: int) -> Result:
-    """EnvPool alone: as many copies, random actions drawn beforehand, no policy; filler steps do not count."""
-    import envpool
-    import numpy as np
-
-    env = envpool.make(row.env.partition(":")[2], env_type="gymnasium", num_envs=row.n_envs, seed=seed)
-    env.reset()
-    actions = np.random.default_rng(seed).uniform(-1.0, 1.0, (100, row.n_envs, *env.action_space.shape))
-    count, over, start = 0, np.zeros(row.n_envs, bool), time.time()
-    while time.time() - start < 4.0:
-        for action in actions:
-            count += int((~over).sum())
-            _, _, terminated, truncated, _ = env.step(action)
-            over = terminated | truncated
-    return {"steps/s": count / (time.time() - start)}
-
-
-def bare(row: Row, seed: int, began: float) -> Result:
-    """The environment alone: one copy, random actions, no policy."""
-    if row.env.startswith("envpool:"):
-        return bare_pool(row, seed)
-    import gymnasium
-
-    env = gymnasium.make(row.env)
-    env.reset(seed=seed)
-    env.action_space.seed(seed)
-    actions = [env.action_space.sample() for _ in range(1000)]
-    count, start = 0, time.time()
-    while time.time() - start < 2.0:
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-        count += len(actions)
-    return {"steps/s": count / (time.time() - start)}
-
-
-SIDES = {"ours": ours, "command": command, "peer": peer, "rejax": rejax, "bare": bare}
-
-
-# ---- in turn ----
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """A column of the table: which worker, by which interpreter, in which surroundings."""
-
-    name: str
-    worker: str
-    python: str = sys.executable
-    environment: tuple[tuple[str, str], ...] = ()
-
-    def run(self, row: str, seed: int) -> Result:
-        """One run. Raises RuntimeError with the end of what it said if it fails."""
-        surroundings = os.environ | {"PYTHONWARNINGS": "ignore"} | dict(self.environment)
-        call = [self.python, __file__, row, "--worker", self.worker, "--seed", str(seed), "--began", str(time.time())]
-        done = subprocess.run(call, cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{self.name} failed: {done.stderr[-600:]}")
-        return json.loads(done.stdout.splitlines()[-1])
-
-
-def sides(row: Row, peer_python: str, threads: list[str], cache: str) -> list[Side]:
-    """Us, then the peer with each number of threads; with `cache` an empty folder for compiled programs."""
-    peers = [
-        Side(
-            name=f"SB3, {number} thread{'' if number == '1' else 's'}", worker="peer", python=peer_python,
-            environment=() if number == "default" else (("OMP_NUM_THREADS", number),),
+def pair(name: str, seed: int, pythons: Mapping[str, str], cache: str, without: Sequence[str] = ()) -> Pair:
+    """One run of every side that is there, in turn; `cache`: a folder for compiled programs, filled already."""
+    made, sides = COMPARISONS[name], {}
+    load = os.getloadavg()[0]
+    for side in (side for side in made.sides if side not in without):
+        python, began = python_of(side, pythons), time.time()
+        environment = {"VANTAGE_CACHE": cache if "warm" in side else ""}
+        try:
+            sides[side] = run(WORKER, side, Job(row=made.row, seed=seed, began=began), python, environment)
+        except RuntimeError as error:
+            if "ModuleNotFoundError" not in str(error):
+                raise
+            print(f"  {error}: name an interpreter that has it by --python")
+            continue
+        value = sides[side].get(made.figure)
+        print(
+            f"{name} {seed}, {side}: {'-' if value is None else short(value)} ({time.time() - began:.0f} s)", flush=True
         )
-        for number in threads
-    ]  # fmt: skip
-    cold = Side(name="Vantage", worker="ours", environment=(("VANTAGE_CACHE", ""),))
-    if row.startup:
-        warm = Side(name="Vantage, warm cache", worker="command", environment=(("VANTAGE_CACHE", cache),))
-        return [Side(name="Vantage", worker="command", environment=(("VANTAGE_CACHE", ""),)), warm, *peers]
-    if row.goal is not None:
-        warm = Side(name="Vantage, warm cache", worker="ours", environment=(("VANTAGE_CACHE", cache),))
-        return [cold, warm, *peers]
-    if row.rival != "peer":
-        own = {"rejax": "rejax", "bare": "environment alone"}[row.rival]
-        return [cold, Side(name=own, worker=row.rival, python=peer_python if row.rival == "rejax" else sys.executable)]
-    return [cold, *peers, *([Side(name="environment alone", worker="bare")] if row.n_envs == 1 else [])]
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}", "machine": machine, "load": round(load, 2), "sides": sides}
 
 
-def measured(row: Row) -> str:
-    """The figure that the ratio is of."""
-    return "first update" if row.startup else "solved" if row.goal is not None else "steps/s"
+def python_of(side: str, pythons: Mapping[str, str]) -> str:
+    """The interpreter of a side: that of the longest name with which it begins, or this one."""
+    known = [name for name in pythons if side.startswith(name)]
+    return pythons[max(known, key=len)] if known else sys.executable
 
 
-def middle(results: list[Result], name: str) -> float:
-    """The median; a run that did not get there took for ever."""
-    return median(inf if result.get(name) is None else result[name] for result in results)
+def path(name: str, seed: int) -> Path:
+    """Where a pair is kept."""
+    return FOLDER / f"{name}__{seed}.json"
 
 
-def interval(x: list[float]) -> str:
-    """The mean with Student's 95 % interval, wider than need be from 11 runs on; nothing where no episode ended."""
-    if not x:
-        return ""
-    if len(x) == 1:
-        return f"{x[0]:.0f}"
-    return f"{fmean(x):.0f} ± {T_975[min(len(x) - 1, 9)] * stdev(x) / len(x) ** 0.5:.0f}"
-
-
-def table(row: Row, results: dict[str, list[Result]]) -> str:
-    """Markdown: medians, and how many times better the first column is than each."""
-    figure = measured(row)
-    unit = "steps/s" if figure == "steps/s" else f"s to {'goal' if figure == 'solved' else figure}"
-    lines = [
-        f"| | {unit} | runs | times | peak MB | mean return of the last 100 episodes |",
-        "|---|---|---|---|---|---|",
-    ]
-    first = middle(next(iter(results.values())), figure)
-    for name, runs in results.items():
-        value = middle(runs, figure)
-        times = first / value if figure == "steps/s" else value / first
-        each = ", ".join("-" if run.get(figure) is None else _short(run[figure]) for run in runs)
-        memory = middle(runs, "MB")
-        said = interval([run["return"] for run in runs if run.get("return") is not None])
-        lines.append(
-            f"| {name} | {_short(value)} | {each} | {times:.2f} | {'' if memory == inf else f'{memory:.0f}'} | {said} |"
-        )
-    return "\n".join(lines)
-
-
-def _short(x: float) -> str:
-    return f"{x:,.0f}" if x >= 100 else f"{x:.2f}"
-
-
-def main() -> int:
-    """Run the pairs and print the table; or, as a worker, one run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=ROWS)
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each side, in turn")
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peer")
-    parser.add_argument("--threads", nargs="+", default=["default", "1"], help="the peer's numbers of threads")
-    for hidden, kind in (("--worker", str), ("--seed", int), ("--began", float)):
-        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    row = ROWS[given.row]
-    if given.worker:
-        print("\n" + json.dumps(SIDES[given.worker](row, given.seed, given.began)))
-        return 0
+def measure(name: str, pairs: int, new: int, pythons: Mapping[str, str], without: Sequence[str] = ()) -> None:
+    """Run the missing pairs, at most `new`."""
+    missing = [seed for seed in range(pairs) if not path(name, seed).exists()][:new]
     with tempfile.TemporaryDirectory() as cache:
-        columns = sides(row, given.peer_python, given.threads, cache)
-        for side in columns:
-            if "warm" in side.name:
-                side.run(given.row, 0)
-        results: dict[str, list[Result]] = {side.name: [] for side in columns}
-        for pair in range(given.pairs):
-            for side in columns:
-                results[side.name].append(side.run(given.row, pair))
-                shown = results[side.name][-1].get(measured(row))
-                load = f"load {os.getloadavg()[0]:.1f}"
-                print(f"{pair + 1}/{given.pairs} {side.name}: {shown and _short(shown)} ({load})", flush=True)
-    print(f"\n{given.row}, {os.cpu_count()} cores\n\n{table(row, results)}")
-    return 0
+        for side in COMPARISONS[name].sides if missing else ():
+            if "warm" in side:
+                job = Job(row=COMPARISONS[name].row, began=time.time())
+                run(WORKER, side, job, python_of(side, pythons), {"VANTAGE_CACHE": cache})
+        for seed in missing:
+            kept(path(name, seed), lambda seed=seed: pair(name, seed, pythons, cache, without))
+
+
+# ---- telling ----
+
+
+def middle(pairs: Sequence[Pair], side: str, figure: str) -> float:
+    """The median over pairs; a run that did not get there took for ever, or did nothing."""
+    never = 0.0 if figure == "steps/s" else inf
+    found = [pair["sides"][side].get(figure) for pair in pairs if side in pair["sides"]]
+    return median(never if x is None else x for x in found) if found else float("nan")
+
+
+def times(pairs: Sequence[Pair], made: Comparison, side: str) -> float:
+    """How many times as good ours is: the ratio of medians."""
+    mine, other = middle(pairs, made.sides[0], made.figure), middle(pairs, side, made.figure)
+    return mine / other if made.figure == "steps/s" else other / mine
+
+
+def verdicts(name: str, pairs: Sequence[Pair]) -> list[list[str]]:
+    """Each bar: the row, what it is against, what is to be reached, what was found, and whether it is met."""
+    made, out = COMPARISONS[name], []
+    there = {side for pair in pairs for side in pair["sides"]}
+    for bar in made.bars:
+        ran = [side for side in made.sides if side.startswith(bar.over) and side in there]
+        ratio = min((times(pairs, made, side) for side in ran), default=None)
+        found = ["", "not run"] if ratio is None else [f"{ratio:.2f} ×", said(ratio >= bar.times)]
+        out.append([name, bar.over, f"≥ {bar.times:g} ×", *found])
+    for side, seconds in made.limits if pairs else ():
+        found = middle(pairs, side, made.figure)
+        out.append([name, side, f"≤ {seconds:g} s", f"{found:.2f} s", said(found <= seconds)])
+    if made.memory is not None and made.memory.over in there:
+        ratio = middle(pairs, made.sides[0], "MB") / middle(pairs, made.memory.over, "MB")
+        out.append([name, f"{made.memory.over}, peak memory", f"≤ {made.memory.times:g} ×", f"{ratio:.2f} ×",
+                    said(ratio <= made.memory.times)])  # fmt: skip
+    return out
+
+
+def said(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def finished(name: str, wanted: int) -> list[Pair]:
+    """The pairs that there are."""
+    return [found for seed in range(wanted) if (found := read(path(name, seed))) is not None]
+
+
+def summary(wanted: int) -> str:
+    """All bars in a table, with the number of pairs behind each."""
+    rows = []
+    for name in COMPARISONS:
+        pairs = finished(name, wanted)
+        count = f"{len(pairs)}" if len(pairs) >= wanted else f"{len(pairs)} of {wanted}, unfinished"
+        rows += [[*verdict, count] for verdict in verdicts(name, pairs)]
+    return markdown(["row", "against", "bar", "found", "", "pairs"], rows)
+
+
+def table(name: str, pairs: Sequence[Pair]) -> str:
+    """Markdown: each side's median and range, how many times as good ours is, its memory, and what it learned."""
+    made, rows = COMPARISONS[name], []
+    unit = "steps/s" if made.figure == "steps/s" else "s"
+    for side in made.sides:
+        runs = [pair["sides"][side] for pair in pairs if side in pair["sides"]]
+        if not runs:
+            rows.append([side, "not run", "", "", "", ""])
+            continue
+        found = [run[made.figure] for run in runs if run.get(made.figure) is not None]
+        count = f"{len(runs)}" if len(found) == len(runs) else f"{len(found)} of {len(runs)}"
+        ends = f"{short(min(found))} … {short(max(found))} ({count})" if found else "never"
+        returns = np.array([run["return"] for run in runs if run.get("return") is not None])
+        half, mean = interval(returns) if len(returns) else (np.nan, np.nan)
+        learned = "" if np.isnan(mean) else f"{mean:.0f}" + ("" if np.isnan(half) else f" ± {half:.0f}")
+        memory = f"{middle(pairs, side, 'MB'):.0f}"
+        ratio = "" if side == made.sides[0] else f"{times(pairs, made, side):.2f}"
+        rows.append([side, short(middle(pairs, side, made.figure)), ends, ratio, memory, learned])
+    return markdown([name, unit, "range (runs)", "ours is × as good", "peak MB", "mean return ± 95 %"], rows)
+
+
+def settings(row: Row) -> str:
+    """The settings in a line."""
+    if not row.n_steps:
+        return f"{row.env}, {row.n_envs:,} states × 4 actions × 5 successors, γ = 0.99, error at most 1e-8"
+    schedules = ", learning rate and clip range falling to 0" if row.linear else ""
+    return (
+        f"{row.env}, {row.n_envs} × {row.n_steps}, minibatches of {row.batch_size}, {row.n_epochs} epochs, "
+        f"γ = {row.gamma:g}, λ = {row.lam:g}, learning rate {row.lr:g}{schedules}; {row.steps:,} steps"
+    )
+
+
+def section(name: str, wanted: int) -> str:
+    """A row of the report: its settings, table, and under what conditions it was measured."""
+    made, pairs = COMPARISONS[name], finished(name, wanted)
+    head = f"**{name}**: {settings(made.row)}."
+    if not pairs:
+        return f"{head} Unfinished: no pair has been run."
+    loads = [pair["load"] for pair in pairs]
+    count = f"Pairs: {len(pairs)}" + ("" if len(pairs) >= wanted else f" of {wanted}, unfinished")
+    when = f"{count}; {pairs[0]['machine']}, {pairs[-1]['date']} UTC, load {min(loads):.1f} to {max(loads):.1f}."
+    return "\n\n".join([f"{head} {made.note}".strip(), table(name, pairs), when])
+
+
+def report(wanted: int) -> str:
+    """All bars, then all rows, as Markdown."""
+    return "\n\n".join([summary(wanted), *(section(name, wanted) for name in COMPARISONS)]) + "\n"
+
+
+def short(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}" if x < 1 else f"{x:.2f}"
+
+
+def main() -> None:
+    """Run the missing pairs of a row, or of all, then tell what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", choices=[*COMPARISONS, []], metavar="ROW", help=", ".join(COMPARISONS))
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side, in turn")
+    parser.add_argument("--new", type=int, default=10**6, help="pairs to run at most, now")
+    parser.add_argument("--python", nargs="+", default=[], metavar="SIDE=PATH", help="interpreters of the others")
+    parser.add_argument("--without", nargs="+", default=[], metavar="SIDE", help="sides to leave out, now")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the table of all rows")
+    given = parser.parse_args()
+    pythons = dict(each.split("=", 1) for each in given.python)
+    for name in given.rows:
+        measure(name, given.pairs, given.new, pythons, given.without)
+        print("\n" + section(name, given.pairs) + "\n")
+        print(*(" | ".join(verdict) for verdict in verdicts(name, finished(name, given.pairs))), sep="\n")
+    if given.report:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / "table.md").write_text(report(given.pairs))
+        print(report(given.pairs))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -25,6 +25,7 @@ from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 import vantage as vt
+from vantage.callbacks import Progress
 from vantage.language import Evaluate, Sampling
 
 SUBJECTS = "film book soup hotel concert garden phone train museum lecture game salad".split()  # noqa: SIM905
@@ -193,7 +194,7 @@ def run(seed: int, episodes: int, out: Path) -> tuple[vt.RLHF, Result]:
     before, ceiling = rlhf.evaluate(held_out), best_of(rlhf, held_out, 8)
     watch = Evaluate(rlhf, held_out, every=640)
     lap("evaluation before")
-    report = rlhf.learn(train, episodes, [watch])
+    report = rlhf.learn(train, episodes, [watch, Progress()])
     if report.stopped:
         raise SystemExit("stopped before its end: no result")
     lap("PPO")
@@ -253,15 +254,17 @@ def draw(result: Result, path: Path) -> None:
     left.plot(steps, mean, label="PPO, ± 2 standard errors")
     left.axhline(result.best_of_8, ls="--", color="gray", label="best of 8 of the SFT model")
     left.set(xlabel="completions", ylabel="held-out reward")
-    left.legend()
+    above = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize="small")
+    left.legend(ncols=2, **above)
     x = [row["time/total_timesteps"] for row in result.rows]
     right.plot(x, [row["objective/kl"] for row in result.rows], label="KL to the SFT model")
     right.axhline(TARGET_KL, ls="--", color="gray", label="target")
     right.set(xlabel="completions", ylabel="nats per completion")
     beta = right.twinx()
     beta.plot(x, [row["objective/kl_coef"] for row in result.rows], color="C1", lw=1, label="β (right)")
+    beta.set_ylabel("β")
     lines = [*right.get_lines(), *beta.get_lines()]
-    right.legend(lines, [str(line.get_label()) for line in lines])
+    right.legend(lines, [str(line.get_label()) for line in lines], ncols=3, **above)
     fig.savefig(path, dpi=120)
     plt.close(fig)
 

@@ -17,7 +17,7 @@ import numpy as np
 from vantage.loop import Callback, Report, Step, Update
 from vantage.recipe import Recipe
 from vantage.rollout import Rollout
-from vantage.runs.log import Csv, TensorBoard
+from vantage.runs.log import Csv, TensorBoard, keep_lines
 from vantage.runs.profile import Profile
 from vantage.runs.progress import Progress
 from vantage.runs.video import record
@@ -194,7 +194,7 @@ class Checkpoints(Each):
 class RecordVideo(Each):
     """Films one episode every `every` steps, on an environment of its own: `folder/step_STEPS.gif`, or .mp4.
 
-    `kind` "mp4" needs moviepy: pip install 'vantage[video]'. Raises ValueError for another kind, or `every` < 1.
+    `kind` "mp4" needs imageio-ffmpeg: pip install 'vantage[video]'. Raises ValueError for another kind, or `every` < 1.
     """
 
     def __init__(
@@ -223,9 +223,7 @@ class JsonLines(Callback):
 
     def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
         """Keep of an older file what the run has already done."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if world.steps and self._path.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)[STEPS] <= world.steps]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        keep_lines(self._path, STEPS, world.steps)
 
     def on_update(self, update: Update) -> None:
         """Append a line."""

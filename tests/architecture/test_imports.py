@@ -98,6 +98,23 @@ def loaded_by(code: str) -> set[str]:
     )
 
 
+def test_tensorboard_events_are_written_without_pytorch(tmp_path):
+    """Its library imports PyTorch where it can: three seconds of a run's start."""
+    program = """
+import sys
+from pathlib import Path
+from vantage.runs.log import event_writer
+events = event_writer(Path("."))
+events.add_scalar("x", 1.0, 1)
+events.add_text("y", "said", 1)
+events.close()
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    (file,) = tmp_path.glob("events.*")
+    assert b"said" in file.read_bytes()
+
+
 @pytest.mark.parametrize("code", ["import vantage", "import vantage.theory", "import vantage.recipe, vantage.rollout"])
 def test_import_is_light(code):
     assert not loaded_by(code) & (HEAVY | {"scipy"})

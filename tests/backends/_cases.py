@@ -168,6 +168,7 @@ def _step_cases(rng: np.random.Generator) -> list[Case]:
         Case("importance.truncated_ratio", importance.truncated_ratio, other | {"cap": 1.2}),
         Case("importance.banded_ratio", importance.banded_ratio, other | {"low": 0.8, "high": 1.3}),
         Case("signal.kl_signal", signal.kl_signal, priced | {"beta": np.asarray(0.1), "mask": mask}),
+        Case("reduce.clip_factor", reduce.clip_factor, {"norm": np.abs(x) + 0.1, "bound": 0.5}),
         Case("reduce.column_share", reduce.column_share, {"x": x, "mask": mask}),
         Case("objectives.likelihood", objectives.likelihood, {"log_prob": y, "psi": x}),
         Case("objectives.importance_weighted", objectives.importance_weighted, gain),

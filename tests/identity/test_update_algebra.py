@@ -1,10 +1,11 @@
 """The compiled update: what must not matter does not, what must matter does."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import vantage as vt
@@ -62,15 +63,19 @@ class Case:
             rows = learning.minibatches(rng, np.asarray(rollout.mask), recipe.n_epochs, recipe.n_minibatches)
         now, separate = recipe.at(0.0), isinstance(optim, vt.Separate)
         self.moved, metrics = learning.learn(
-            self.model, structure(now), separate, learning.start(self.vector), numbers(now), learning.rates(optim),
+            self.model, structure(now), separate, learning.start(self.vector, optim), numbers(now),
+            learning.rates(optim),
             vars(rollout), self.reached, rows,
         )  # fmt: skip
         return np.array(self.moved.vector), metrics.read()
 
-    def gradient(self, recipe, optim, rows=None):
+    def gradient(self, recipe, optim, rows=None, at=None):
         """The gradient of the first minibatch, read from Adam's first moment after one step: (1 − β₁) g."""
+        before = self.vector
+        self.vector = before if at is None else at
         self.learn(recipe, optim, rows=rows)
-        return np.array(self.moved.adam.mu) / 0.1
+        self.vector = before
+        return np.array(self.moved.optimiser.mu) / 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +269,58 @@ def test_box_policies_learn_too(rng, squash):
     assert metrics["train/first_ratio_deviation"] <= 1e-5
     log_std = np.abs(case.model.networks(vector).log_std - case.model.networks(case.vector).log_std)
     assert (log_std > 0).all()
+
+
+# ---- optimisers ----
+
+
+@dataclass(frozen=True)
+class Lion:
+    """A user's own optimiser."""
+
+    decay: float = 0.9
+
+    def build(self, eps):
+        return optax.scale_by_lion(b1=self.decay)
+
+
+@pytest.mark.parametrize("optimiser", [vt.recipe.RMSProp(decay=0.9), vt.recipe.RMSPropTF(decay=0.9)])
+def test_rmsprop_is_the_published_one(case, optimiser):
+    """Two steps, each by the gradient where it stands; ε outside or inside the root."""
+    tf, lr, eps = isinstance(optimiser, vt.recipe.RMSPropTF), 1e-2, 1e-3
+    once, twice = (vt.ImportanceWeighted(n_epochs=n, n_minibatches=1) for n in (1, 2))
+    optim = vt.Joint(lr=lr, eps=eps, max_grad_norm=None, optimiser=optimiser)
+    theta, v = case.vector.astype(np.float64), np.full(case.vector.size, float(tf))
+    for _ in range(2):
+        g = case.gradient(once, vt.Joint(lr=1e-30, max_grad_norm=None), at=theta.astype(np.float32))
+        v = 0.9 * v + 0.1 * g**2
+        theta -= lr * g / (np.sqrt(v + eps) if tf else np.sqrt(v) + eps)
+    np.testing.assert_allclose(case.learn(twice, optim)[0], theta, atol=2e-6)
+    adam = case.learn(twice, vt.Joint(lr=lr, eps=eps, max_grad_norm=None))[0]
+    assert np.abs(adam - theta).max() > 1e-3
+
+
+def test_rmsprop_is_that_of_pytorch(case):
+    torch = pytest.importorskip("torch")
+    g = case.gradient(vt.A2C(), vt.Joint(lr=1e-30, max_grad_norm=None))
+    theirs = torch.nn.Parameter(torch.tensor(case.vector))
+    theirs.grad = torch.tensor(g)
+    torch.optim.RMSprop([theirs], lr=1e-2, alpha=0.99, eps=1e-5).step()
+    optim = vt.Joint(lr=1e-2, max_grad_norm=None, optimiser=vt.recipe.RMSProp())
+    moved = g != 0  # where |g| is no larger than rounding, so is √v
+    ours = case.learn(vt.A2C(), optim)[0]
+    np.testing.assert_allclose(ours[moved], theirs.detach().numpy()[moved], atol=2e-5)
+
+
+def test_an_optimiser_of_ones_own_takes_its_own_steps(case):
+    """Lion's first step is the sign of the gradient; the learning rate and the bound on the gradient stay ours."""
+    g = case.gradient(vt.A2C(), vt.Joint(lr=1e-30, max_grad_norm=None))
+    moved = case.learn(vt.A2C(), vt.Joint(lr=1e-2, optimiser=Lion()))[0] - case.vector
+    np.testing.assert_allclose(moved, -1e-2 * np.sign(g), atol=1e-6)
+
+
+def test_the_betas_of_adam_reach_it(case):
+    case.learn(vt.A2C(), vt.Joint(lr=1e-30, max_grad_norm=None))
+    mu = np.array(case.moved.optimiser.mu)
+    case.learn(vt.A2C(), vt.Joint(lr=1e-30, max_grad_norm=None, optimiser=vt.recipe.Adam(b1=0.5)))
+    np.testing.assert_allclose(np.array(case.moved.optimiser.mu), 5 * mu, rtol=1e-4, atol=1e-9)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import vantage as vt
-from vantage.control import MLP
+from vantage.control import LSTM, MLP, Atari
 from vantage.control.defaults import TUNED
 from vantage.control.settings import settings
-from vantage.control.zoo import FIELDS, from_zoo
+from vantage.control.zoo import ANYWHERE, FIELDS, STANDARD, from_zoo
 from vantage.theory.distributions import Categorical
 from vantage.theory.loss import Batch, Outputs, loss
 
@@ -95,7 +95,9 @@ def test_every_key_has_an_effect():
         normalize=True, policy_kwargs="dict(net_arch=[32])", seed=4,
     )  # fmt: skip
     plain = from_zoo({})
-    assert other.keys() | {"policy", "use_sde", "sde_sample_freq"} == FIELDS.keys()
+    of_others = {name for name in FIELDS if name not in ANYWHERE | STANDARD["ppo"].keys()}
+    other |= {"frame_stack": 2, "env_wrapper": "gymnasium.wrappers.FlattenObservation"}
+    assert other.keys() | {"policy", "use_sde", "sde_sample_freq"} | of_others == FIELDS.keys()
     assert all(from_zoo({name: value}) != plain for name, value in other.items())
     assert from_zoo({"use_sde": False, "sde_sample_freq": 4, "policy": "MlpPolicy"}) == plain
     assert from_zoo({"use_sde": True}).settings == plain.settings | {"use_sde": True, "sde_sample_freq": -1}
@@ -128,9 +130,15 @@ def test_networks_and_normalisation():
         ({"learning_rte": 1}, "did you mean 'learning_rate', which sets optim.lr"),
         ({"clip_range_vf": 0.2}, "ClippedValue"),
         ({"env_wrapper": "x.Y"}, "callable"),
-        ({"policy": "CnnPolicy"}, "MlpPolicy"),
+        ({"env_wrapper": "os.system"}, "not imported"),
+        ({"env_wrapper": "rl_zoo3.wrappers.MaskVelocityWrapper"}, "callable"),
+        ({"env_wrapper": "gymnasium.wrappers.RecordVideo"}, "callback RecordVideo"),
+        ({"env_wrapper": {"stable_baselines3.common.atari_wrappers.AtariWrapper": {"skip": 2}}}, "'skip'"),
+        ({"policy": "MlpLstmPolicy"}, "MlpPolicy"),
+        ({"cg_damping": 0.1}, "no key of ppo"),
+        ({"policy_kwargs": "dict(lstm_hidden_size=8)"}, "ppo_lstm"),
+        ({"policy_kwargs": "dict(optimizer_class=th.optim.SGD)"}, "SGD"),
         ({"policy_kwargs": "dict(full_std=True)"}, "full_std"),
-        ({"policy_kwargs": "dict(net_arch=dict(pi=[8], vf=[4]))"}, "equal"),
         ({"policy_kwargs": "__import__('os').getcwd()"}, "not understood"),
         ({"normalize": "{'gamma': 1}"}, "gamma"),
     ],
@@ -147,3 +155,80 @@ def test_the_comparison_of_gradients_can_fail(case):
     tuned = from_zoo({"vf_coef": 0.5, "normalize_advantage": False})
     half = replace(tuned, settings={**tuned.settings, "optim": vt.Joint(vf_coef=0.25)})
     assert not np.allclose(jax.grad(ours)(x, data, tuned)["v"], jax.grad(ours)(x, data, half)["v"], rtol=1e-3)
+
+
+# ---- algorithms, networks and wrappers besides PPO's ----
+
+
+def test_the_defaults_of_the_other_algorithms():
+    """A2C of Stable-Baselines3 has PyTorch's RMSprop; TRPO and RecurrentPPO are sb3-contrib's."""
+    a2c = from_zoo({}, algorithm="a2c").settings
+    rms = vt.recipe.RMSProp(decay=0.99)
+    assert a2c["optim"] == vt.Joint(lr=7e-4, vf_coef=0.5, max_grad_norm=0.5, eps=1e-5, optimiser=rms)
+    assert (a2c["recipe"], a2c["n_steps"]) == (vt.A2C(psi=vt.GAE(lam=1.0)), 5)
+    trpo = from_zoo({}, algorithm="trpo").settings
+    assert trpo["recipe"] == vt.TRPO(n_minibatches=16)
+    assert trpo["optim"] == vt.Joint(lr=1e-3, vf_coef=1.0, max_grad_norm=None)
+    lstm = from_zoo({}, algorithm="ppo_lstm").settings
+    assert (lstm["network"], lstm["n_steps"]) == (LSTM(sequence_length=128), 128)
+    with pytest.raises(ValueError, match="ppo, ppo_lstm, a2c, trpo"):
+        from_zoo({}, algorithm="sac")
+
+
+def test_each_key_of_the_other_algorithms_has_an_effect():
+    other = {
+        "a2c": dict(use_rms_prop=False, rms_prop_eps=1e-3, normalize_advantage=True),
+        "trpo": dict(
+            cg_max_steps=3, cg_damping=0.5, line_search_max_iter=4, line_search_shrinking_factor=0.5,
+            n_critic_updates=3, target_kl=0.1,
+        ),
+    }  # fmt: skip
+    for algorithm, keys in other.items():
+        plain = from_zoo({}, algorithm=algorithm)
+        assert all(from_zoo({name: x}, algorithm=algorithm) != plain for name, x in keys.items())
+
+
+def test_optimisers_by_name():
+    def optim(written):
+        return from_zoo({"policy_kwargs": written, "use_rms_prop": True}, algorithm="a2c").settings["optim"]
+
+    games = optim("dict(optimizer_class=RMSpropTFLike, optimizer_kwargs=dict(eps=1e-5))")
+    assert (games.optimiser, games.eps, games.lr) == (vt.recipe.RMSPropTF(decay=0.99), 1e-5, 7e-4)
+    adam = optim("dict(optimizer_class=th.optim.Adam, optimizer_kwargs=dict(betas=(0.5, 0.9)))")
+    assert (adam.optimiser, adam.eps) == (vt.recipe.Adam(b1=0.5, b2=0.9), 1e-8)
+
+
+def test_networks_of_unlike_widths_and_recurrent_ones():
+    unlike = from_zoo({"policy_kwargs": "dict(net_arch=dict(pi=[8], vf=[16, 4]))"}).settings["network"]
+    assert unlike == MLP(hidden=(8,), critic_hidden=(16, 4))
+    written = "dict(enable_critic_lstm=False, lstm_hidden_size=64, n_lstm_layers=2, net_arch=dict(pi=[8], vf=[16]))"
+    keys = {"policy": "MlpLstmPolicy", "policy_kwargs": written, "n_steps": 32, "batch_size": 256, "n_envs": 8}
+    found = from_zoo(keys, algorithm="ppo_lstm").settings
+    after = MLP(hidden=(8,), critic_hidden=(16,))
+    assert found["network"] == LSTM(hidden=64, layers=2, after=after, critic_remembers=False, sequence_length=32)
+    assert settings(**found).items == 8
+    shared = from_zoo({"policy_kwargs": "dict(shared_lstm=True, enable_critic_lstm=False)"}, algorithm="ppo_lstm")
+    assert shared.settings["network"] == LSTM(shared=True, detached=True, sequence_length=128)
+
+
+def test_wrappers_are_those_of_gymnasium_by_name():
+    racing = [
+        {"rl_zoo3.wrappers.FrameSkip": {"skip": 2}},
+        {"gym.wrappers.resize_observation.ResizeObservation": {"shape": 64}},
+        {"gymnasium.wrappers.transform_observation.GrayscaleObservation": {"keep_dim": True}},
+    ]
+    found = from_zoo({"env_wrapper": racing, "frame_stack": 2, "policy": "CnnPolicy"}).settings
+    assert found["wrappers"] == {
+        "RepeatAction": {"num_repeats": 2}, "ResizeObservation": {"shape": (64, 64)},
+        "GrayscaleObservation": {"keep_dim": True},
+    }  # fmt: skip
+    assert list(found["wrappers"]) == ["RepeatAction", "ResizeObservation", "GrayscaleObservation"]
+    assert found["frame_stack"] == 2
+    assert "network" not in found
+
+
+def test_the_wrapper_of_games_is_a_setting():
+    name = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+    assert from_zoo({"env_wrapper": [name], "frame_stack": 4}).settings["atari"] == Atari()
+    given = {"env_wrapper": [{name: {"terminal_on_life_loss": False, "screen_size": 42}}], "frame_stack": 2}
+    assert from_zoo(given).settings["atari"] == Atari(life_ends=False, size=42, frames=2)

@@ -116,6 +116,27 @@ def test_shared_layers_are_stored_once_and_give_both_answers(rng):
     np.testing.assert_allclose(value, (h @ model.networks(vector).critic.weights[0])[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("space", [BOX, spaces.DiscreteActions(n=3)])
+def test_actor_and_critic_of_unlike_widths(space, rng):
+    """As net_arch = dict(pi=[5], vf=[7, 6]) of Stable-Baselines3; without it both are as wide, and begin as ever."""
+    network = MLP(hidden=(5,), critic_hidden=(7, 6), activation="relu")
+    model, vector = build(spaces.VectorObservations(size=3), space, network, True, rng)
+    networks, x = model.networks(vector), rng.standard_normal((4, 3)).astype(np.float32)
+    assert [w.shape for w in networks.actor.weights] == [(3, 5), (5, space.outputs)]
+    assert [w.shape for w in networks.critic.weights] == [(3, 7), (7, 6), (6, 1)]
+    h = np.maximum(x @ networks.critic.weights[0], 0)
+    h = np.maximum(h @ networks.critic.weights[1], 0) @ networks.critic.weights[2]
+    np.testing.assert_allclose(model.value(vector, x), h[:, 0], atol=1e-6)
+    same = [build(spaces.VectorObservations(size=3), space, network, True, np.random.default_rng(0))[1]
+            for network in (MLP(hidden=(5,)), MLP(hidden=(5,), critic_hidden=(5,)))]  # fmt: skip
+    np.testing.assert_array_equal(*same)
+
+
+def test_what_is_shared_has_one_width():
+    with pytest.raises(ValueError, match=r"critic_hidden.*set shared=False"):
+        MLP(critic_hidden=(7,), shared=True)
+
+
 def test_sharing_is_refused_where_one_step_would_move_both():
     for recipe, optim in ((vt.TRPO(), vt.Joint()), (vt.PPO(), vt.Separate())):
         with pytest.raises(ValueError, match=r"MLP.*shared = True"):

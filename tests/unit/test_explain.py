@@ -17,7 +17,6 @@ from vantage.explain.choices import choices, convert, field_docs, write
 from vantage.explain.recipe import explain_recipe
 from vantage.explain.symbols import SYMBOLS, unknown
 from vantage.recipe import (
-    RECIPES,
     Coefficient,
     ConstantLength,
     CriticLoss,
@@ -29,6 +28,7 @@ from vantage.recipe import (
     Reduction,
     SequenceMean,
 )
+from vantage.recipe.presets import EVERY_RECIPE
 from vantage.recipe.refused import reads_action_values
 from vantage.theory import psi as weights
 
@@ -52,7 +52,7 @@ REDUCTIONS = [
 
 def every_recipe() -> list[vt.Recipe]:
     return [
-        *(build() for build in RECIPES.values()),
+        *(build() for build in EVERY_RECIPE.values()),
         *(vt.Recipe(psi=psi, critic=vt.QCritic() if reads_action_values(psi) else vt.Squared()) for psi in PSIS),
         *(vt.Recipe(objective=objective) for objective in OBJECTIVES),
         *(vt.Recipe(critic=kind()) for kind in choices(CriticLoss).values()),
@@ -250,11 +250,40 @@ def test_two_recipes_differ_in_formulas():
     assert "+     " + vt.explain("trpo").objective in str(found).split("\n")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_with_groups_say_who_is_in_the_group_and_what_a_step_counts():
+    grpo, rloo = vt.explain("grpo"), vt.explain("rloo")
+    assert grpo.objective == "E_{τ ∼ π_old}[ Σ_t w_{tb} (min(r_t(θ) Ψ_t, clip(r_t(θ), 1 − ε, 1 + ε) Ψ_t)) ]"
+    assert {"w_{tb} = m_{tb} / Σ_t m_{tb}", "K_b = {j: group_j = group_b}"} <= set(map(str, grpo.where))
+    assert rloo.objective == "E_{τ ∼ π_θ}[ Σ_t (Ψ_t log π_θ(a_t|s_t)) ]"
+    assert {"Ψ_t = G_b − mean_{j∈K_b} G_j", "K_b = {j ≠ b: group_j = group_b}"} <= set(map(str, rloo.where))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("rloo --clip-range 0.1", "RLOO has no option 'clip_range'"),
+        ("rloo --objective penalty", "RLOO has no option 'objective'"),
+        ("ppo --group-size 4", "--group-size is of the recipes with groups"),
+        ("grpo --group-size 1", "a group has at least two columns"),
+    ],
+)
+def test_what_a_recipe_does_not_have_is_said(words, says, capsys):
+    assert main(["explain", *words.split()]) in (1, 2)
+    assert says in capsys.readouterr().err
+
+
+def test_options_of_recipes_with_groups_on_the_command_line(capsys):
+    assert main(["explain", "grpo", "--scale", "false", "--against", "rloo"]) == 0
+    told = capsys.readouterr().out
+    assert "−     K_b = {j: group_j = group_b}" in told and "+     K_b = {j ≠ b: group_j = group_b}" in told
+    assert "Ψ_t = (" not in told, "both centre and neither divides"
+
+
+@pytest.mark.parametrize("name", EVERY_RECIPE)
 def test_a_recipe_differs_from_every_other_and_not_from_itself(name):
-    assert vt.diff(RECIPES[name](), RECIPES[name]()).same
-    for other in RECIPES.keys() - {name}:
-        found = vt.diff(RECIPES[name](), RECIPES[other]())
+    assert vt.diff(EVERY_RECIPE[name](), EVERY_RECIPE[name]()).same
+    for other in EVERY_RECIPE.keys() - {name}:
+        found = vt.diff(EVERY_RECIPE[name](), EVERY_RECIPE[other]())
         assert not found.same
         assert found.to_dict()["parts"]
 

@@ -49,6 +49,22 @@ def test_every_source_gives_the_same(tmp_path):
     assert data.load(found, tok) is found
 
 
+def test_a_data_set_is_read_by_name(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    one, other = datasets.Dataset.from_list(ROWS), datasets.Dataset.from_list(ROWS[:1])
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=one, test=other).save_to_disk(tmp_path / "parts")
+    folders = {"one": 3, "parts": 3, "parts:test": 1}
+    assert {name: len(data.named(f"{tmp_path}/{name}")) for name in folders} == folders
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: asked.append((name, split)) or one)
+    assert data.load(data.named("someone/texts"), tokenizer()).columns == {"answer": [1, 2, 3]}
+    data.named("someone/texts:test[:100]")
+    assert asked == [("someone/texts", "train"), ("someone/texts", "test[:100]")]
+    with pytest.raises(ValueError, match=r"parts:dev is no data set .*: give a \.jsonl"):
+        data.named(f"{tmp_path}/parts:dev")
+
+
 def test_messages_go_through_the_template():
     tok = tokenizer(template=TEMPLATE)
     found = data.load([{"prompt": CHAT}], tok)
@@ -115,6 +131,12 @@ def test_a_fault_in_a_file_is_named(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n\n{"prompt": \n')
     with pytest.raises(ValueError, match=r"p\.jsonl, line 3 is not JSON .* one JSON object a line"):
         data.load(tmp_path / "p.jsonl", tokenizer())
+    pytest.importorskip("pyarrow")
+    (tmp_path / "p.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet is no Parquet file .*: write it again, or give a \.jsonl file"):
+        data.load(tmp_path / "p.parquet", tokenizer())
+    with pytest.raises(TypeError, match="row 1, column 'prompt' is a NoneType: give a text"):
+        data.load(parquet(tmp_path / "p.parquet", [*ROWS[:1], {"prompt": None, "answer": 2}]), tokenizer())
     (tmp_path / "p.csv").write_text("prompt\na\n")
     with pytest.raises(ValueError, match=r"p\.csv is neither \.jsonl nor \.parquet"):
         data.load(tmp_path / "p.csv", tokenizer())

@@ -2,9 +2,12 @@
 
 import itertools
 import sys
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
@@ -13,6 +16,7 @@ import vantage as vt
 from tests.worlds.control_envs import Counter, Probe, Vectorised
 from tests.worlds.jax_envs import JaxCounter, JaxProbe
 from vantage.control import LSTM, MLP, environments
+from vantage.control.adapters.brax_env import BraxEnv
 from vantage.control.jax_world import Pending
 from vantage.control.normalise import Moments, observe, running_returns
 from vantage.rollout import Rollout
@@ -376,7 +380,28 @@ def test_an_mdp_in_jax_draws_as_its_tables_say():
 
 # ---- a time limit does not end the world: V = 1/(1 − γ) ----
 
+
+class State(NamedTuple):
+    """What Brax's environments hand on, as far as the adapter reads it."""
+
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+
+
+class Still:
+    """An environment as Brax has them: nothing moves, reward 1 for ever."""
+
+    def reset(self, key):
+        return State(jnp.ones(1), jnp.zeros(()), jnp.zeros(()))
+
+    def step(self, state, action):
+        return state._replace(reward=jnp.ones(()))
+
+
+BOX = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 FOREVER = {
+    "brax": (BraxEnv("still", (), LIMIT, BOX, BOX, Still()), {"max_episode_steps": None}),
     "sync": (lambda: Probe(steps=10**9), {"backend": "sync"}),
     "async": (lambda: Probe(steps=10**9), {"backend": "async"}),
     **{
@@ -411,6 +436,54 @@ def test_a_time_limit_does_not_end_the_world(name):
     np.testing.assert_allclose(values, 1.0 / (1.0 - GAMMA), rtol=0.05)
 
 
+# ---- a probe of everything at once, on every way of stepping ----
+
+
+@dataclass(frozen=True)
+class JaxTwo:
+    """Two steps; the observation is x(1 + t), x = ±1, and the second step is worth 1 if its action says x's sign."""
+
+    observation_space = gym.spaces.Box(-9.0, 9.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, key):
+        x = jnp.sign(jax.random.uniform(key, minval=-1.0))
+        return (x, jnp.int32(0)), x[None]
+
+    def step(self, key, state, action):
+        x, t = state
+        reward = jnp.where((t == 1) & ((x > 0) == action), 1.0, 0.0)
+        return (x, t + 1), (x * (2.0 + t))[None], reward, t == 1, jnp.bool_(False)
+
+
+def two() -> Probe:
+    """The same for Gymnasium."""
+    return Probe(2, observe=lambda t, x: x * (1 + t), reward=lambda t, x, a: float(t == 1 and (x > 0) == a))
+
+
+TWO = {
+    "sync": (two, {"backend": "sync"}),
+    "async": (two, {"backend": "async"}),
+    **{mode.name: (Vectorised(two, mode), {}) for mode in AutoresetMode},
+    "jax": (JaxTwo(), {}),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_value_and_policy_follow_observation_action_and_time(name):
+    """V = γ before the step that pays, 1 at it; the action that pays depends on what is seen."""
+    env, options = TWO[name]
+    made = agent(
+        env, vt.PPO(n_epochs=8, n_minibatches=1, gae_lambda=0.9), gamma=GAMMA, n_envs=4, n_steps=32,
+        network=MLP(hidden=(16,)), optim=vt.Joint(lr=vt.Linear(3e-2, 1e-3), max_grad_norm=None), **options,
+    )  # fmt: skip
+    made.learn(12_000)
+    made.world.close()
+    seen = np.array([[-1.0], [1.0], [-2.0], [2.0]], np.float32)
+    assert made.act(seen[2:], deterministic=True).tolist() == [0, 1]
+    np.testing.assert_allclose(made.state_values(seen), [GAMMA, GAMMA, 1.0, 1.0], atol=0.1)
+
+
 # ---- which implementation steps the environments ----
 
 
@@ -425,6 +498,22 @@ def test_a_time_limit_does_not_end_the_world(name):
 )
 def test_the_choice_is_said(env, options, said):
     assert agent(env, **{"n_envs": 4, **options}).backend == said
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "said"),
+    [
+        ("CartPole-v1", {}, "faster from 4 slots on"),
+        ("CartPole-v1", {"n_envs": 1}, "faster below 4 slots"),
+        ("CartPole-v1", {"backend": "sync"}, "backend = 'sync'"),
+        ("CartPole-v1", {"wrappers": {"TimeAwareObservation": {}}}, "single ones are wrapped"),
+        ("Acrobot-v1", {}, "it has no vector implementation of its own"),
+        (Counter, {}, "it has no vector implementation of its own"),
+        (COUNTER, {}, "the only way there is"),
+    ],
+)
+def test_why_it_was_chosen_is_said(env, options, said):
+    assert agent(env, **{"n_envs": 4, **options}).backend_reason == said
 
 
 @pytest.mark.parametrize(

@@ -360,13 +360,35 @@ def test_film_of_an_agent(tmp_path):
 
 def test_film_as_mp4(tmp_path, monkeypatch):
     trained = tiny()
-    monkeypatch.setitem(sys.modules, "moviepy", None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ModuleNotFoundError, match=r"vantage\[video\]"):
         trained.learn(16, [RecordVideo(trained, tmp_path, every=16, kind="mp4")])
     monkeypatch.undo()
-    pytest.importorskip("moviepy")
-    video.record(trained, tmp_path / "a.mp4", max_frames=3)
+    writer = pytest.importorskip("imageio_ffmpeg")
+    _, taken = video.record(trained, tmp_path / "a.mp4", max_frames=5)
+    reader = writer.read_frames(str(tmp_path / "a.mp4"))
+    told, shown = next(reader), list(reader)
     assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (told["size"], told["fps"], len(shown)) == ((600, 400), 50.0, taken)
+
+
+def test_an_mp4_shows_the_frames_it_was_given(tmp_path):
+    writer = pytest.importorskip("imageio_ffmpeg")
+    frames = [np.full((33, 47, 3), shade, np.uint8) for shade in (40, 200)]
+    video.write_mp4(frames, tmp_path / "a.mp4", fps=10.0)
+    reader = writer.read_frames(str(tmp_path / "a.mp4"))
+    width, height = next(reader)["size"]
+    shades = [np.frombuffer(frame, np.uint8).mean() for frame in reader]
+    assert (width // 2, height // 2) == (24, 17)
+    np.testing.assert_allclose(shades, [40, 200], atol=8)
+    with pytest.raises(ValueError, match="no frame"):
+        video.write_mp4([], tmp_path / "b.mp4")
+
+
+def test_a_film_sees_what_the_agent_sees(tmp_path):
+    """Wrapped and stacked as in training."""
+    seeing = vt.Agent("CartPole-v1", wrappers={"TimeAwareObservation": {}}, frame_stack=2, n_envs=1, n_steps=8)
+    assert video.record(seeing, tmp_path / "a.gif", max_frames=3)[1] == 3
 
 
 def test_logs_of_a_run_that_goes_on(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,12 @@ import pytest
 
 from vantage.cli import UsageError, bench, main
 from vantage.cli.bench import table
-from vantage.cli.bench_runs import ROWS, SIDES, SKIPPED, Clock, Row
+from vantage.cli.bench_runs import ROWS, SIDES, Clock, Job, Row, told, work
 from vantage.lab.report import duration, readable
 from vantage.runs.folder import RunFolder
 
 SMALL = ["CartPole-v1", "--n-envs", "2", "--n-steps", "16", "--n-epochs", "1", "--hidden", "8", "--steps", "192"]
+TINY = Row(env="CartPole-v1", n_envs=2, n_steps=16, batch_size=16, n_epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +140,31 @@ def test_durations():
 
 
 def test_the_clock_leaves_out_the_first_updates(monkeypatch):
-    times = iter([0.0, 10.0, 11.0, 12.0, 13.5])
-    monkeypatch.setattr("vantage.cli.bench_runs.time", SimpleNamespace(perf_counter=lambda: next(times)))
-    clock = Clock(seconds=3.0)
+    times = iter([10.0, 11.0, 12.0, 13.5, 14.5])
+    monkeypatch.setattr("vantage.cli.bench_runs.time", SimpleNamespace(time=lambda: next(times)))
+    clock = Clock(Job(row=TINY, seconds=3.0, began=4.0))
     assert [clock.update(steps) for steps in (100, 200, 300, 400, 500)] == [True, True, True, True, False]
-    assert clock.result == {"steps/s": 300 / 3.5, "updates": 5.0 - SKIPPED}
+    assert clock.result["steps/s"] == 300 / 3.5
+    assert clock.result["first update"] == 6.0
+
+
+def test_the_clock_stops_at_the_goal_and_at_the_last_step():
+    job = Job(row=replace(TINY, steps=200, goal=475.0))
+    clock = Clock(job)
+    assert clock.update(100, 480.0, episodes=99)
+    assert not clock.update(150, 480.0, episodes=100)
+    assert clock.result["solved"] > 0.0
+    assert not Clock(job).update(200)
 
 
 def test_our_side_and_the_environments_are_measured():
-    row = Row(env="CartPole-v1", n_envs=2, n_steps=16, batch_size=16, n_epochs=1)
-    speed = {side: SIDES[side](row, 0, 0.05)["steps/s"] for side in ("Vantage", "environments alone")}
+    speed = {side: SIDES[side](Job(row=TINY, seconds=0.05))["steps/s"] for side in ("Vantage", "environments alone")}
     assert 0 < speed["Vantage"] < speed["environments alone"]
 
 
 def test_stable_baselines_is_measured():
     pytest.importorskip("stable_baselines3")
-    row = Row(env="CartPole-v1", n_envs=2, n_steps=16, batch_size=16, n_epochs=1)
-    assert SIDES["SB3"](row, 0, 0.05)["steps/s"] > 0
+    assert work(told("SB3", Job(row=replace(TINY, steps=128, linear=True))))["steps"] == 128
 
 
 def test_bench_tells_ratios(monkeypatch, capsys):
@@ -165,7 +175,9 @@ def test_bench_tells_ratios(monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["rows"]["cartpole-8"]["SB3"] == [1000.0, 1001.0, 1002.0]
     assert main(["bench", "--rows", "cartpole-8"]) == 0
-    told = capsys.readouterr().out
+    told, planned = capsys.readouterr()
+    assert planned.startswith("6 runs on ")
+    assert "about 0.8 minutes" in planned
     assert "3.00 ×" in told
     assert "50% of it" in told
     for wrong in (["--rows", "cartpole"], ["--pairs", "0"]):

@@ -125,6 +125,8 @@ def test_talking(finished, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a dog\nthe cat\n\nnot read\n"))
     assert main(["chat", str(finished), "--top-p", "0.5"]) == 0
     assert capsys.readouterr().out.count("before") == 2
+    assert main(["chat", str(finished), "--temperature", "0", "--prompt", "the cat"]) == 1
+    assert "temperature = 0.0: a positive number" in capsys.readouterr().err
 
 
 def test_a_reward_that_fails_leaves_the_experience(place, tmp_path, capsys):
@@ -146,6 +148,15 @@ BAD = {
     "weight": (["--reward", "PLACE/reward.py:brevity=much"], "'much' is no weight"),
     "no prompts": (["--prompts", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
     "target without kl": (["--kl", "none", "--kl-target", "3"], "--kl-target steers the price of the KL"),
+    "trust region": (["--recipe", "trpo"], "second derivatives; choose ppo or ppo-penalty"),
+    "no completions": (["--episodes", "0"], "--episodes 0: give at least 1"),
+    "nothing to evaluate on": (["--eval-every", "8"], "add --held-out FILE"),
+    "no held-out file": (["--held-out", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+    "no such model": (["--reward", "PLACE/nowhere"], "is neither a folder with a model nor one on the hub"),
+    "horizon without target": (["--kl-horizon", "100"], "--kl-horizon 100 is how slowly β follows --kl-target"),
+    "a bad number": (["--temperature", "0"], "--temperature 0.0: a positive number"),
+    "a bad target": (["--kl-target", "-1"], "--kl-target -1.0: a KL target in nats"),
+    "a group that does not fit": (["--recipe", "rloo", "--group-size", "3"], "--batch-size 4: a multiple of"),
     "resume with settings": (["rlhf", "--resume", "x", "--seed", "1"], "leave out seed"),
 }
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,7 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
     assert "explained variance" in out
     assert "n_minibatches" in out
     assert "vantage eval" in out
+    assert re.search(r"CartPole-v1: .* slots?\): faster (from|below) 4 slots", out), "which implementation, and why"
 
 
 def test_until_ends_a_run(tmp_path, capsys):
@@ -275,9 +277,9 @@ def test_on_a_terminal_there_is_a_bar():
     file = io.StringIO()
     out = Console(file=file, force_terminal=True, width=100)
     bar = Progress(out)
-    assert isinstance(bar._shown, Bar)
     metrics = {"rollout/ep_rew_mean": 123.4, "train/kl": 0.01, "train/explained_variance": 0.5}
     bar.on_start(SimpleNamespace(steps=0), None, 1000)
+    assert isinstance(bar._shown, Bar)
     update = object.__new__(Update)  # of an update the bar reads these two
     vars(update).update(steps=500, metrics=metrics)
     bar.on_update(update)

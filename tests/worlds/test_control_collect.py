@@ -197,3 +197,57 @@ def test_vector_and_single_implementations_agree_about_cartpole():
         made.world.collect(made.settings.recipe)
         means.append(np.mean([length for _, length in made.world._collector.episodes]))
     assert means[0] == pytest.approx(means[1], abs=5.0)
+
+
+# ---- success ----
+
+
+class Goal(Counter):
+    """Every third episode reaches its goal, and only the step that ends it says so."""
+
+    def step(self, action):
+        *told, _ = super().step(action)
+        return *told, {"is_success": self.episode % 3 == 0} if told[2] or told[3] else {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_share_of_successes_is_that_of_the_episodes_that_ended(mode):
+    """As Stable-Baselines3's rollout/success_rate, in every autoreset mode."""
+    rollout, made = collected(Vectorised(Goal, mode))
+    expected = [k % 3 == 0 for rows in rollout.mask.sum(axis=0) for k in range(_ended(int(rows)))]
+    assert len(expected) > 20
+    assert made.world._metrics["rollout/success_rate"] == pytest.approx(np.mean(expected))
+
+
+def _ended(rows: int) -> int:
+    """How many of the episodes of 2, 3, 4, 2, … steps are over after so many rows."""
+    return int((np.cumsum([2 + k % 3 for k in range(rows)]) <= rows).sum())
+
+
+def test_an_environment_that_knows_no_success_reports_none():
+    made = agent(Counter)
+    assert "rollout/success_rate" not in made.learn(120).final
+    assert made.evaluate(episodes=2).success is None
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_evaluation_counts_successes_too(backend):
+    """Each slot's first episode is number 0, which reaches its goal."""
+    played = agent(Goal, backend=backend, n_envs=2).evaluate(episodes=3)
+    assert (played.successes, played.success) == ((True,) * 3, 1.0)
+    assert "100% successful" in str(played)
+
+
+def test_processes_tell_of_successes():
+    made = agent(Goal, backend="async", n_envs=2)
+    alone = agent(Goal, n_envs=2).learn(60).final["rollout/success_rate"]
+    assert made.learn(60).final["rollout/success_rate"] == alone
+    made.world.close()
+
+
+def test_successes_are_part_of_the_state():
+    made = agent(Goal)
+    made.learn(120)
+    other = agent(Goal)
+    other.world.restore(made.world.state())
+    assert list(other.world._collector.successes) == list(made.world._collector.successes) != []

@@ -6,11 +6,13 @@ import pytest
 
 import vantage as vt
 from tests.worlds.control_envs import Probe
+from tests.worlds.jax_envs import JaxCounter
 from vantage.control import LSTM, MLP
 from vantage.control.actions import BoxActions
 from vantage.control.exploration import StateDependentActions
 from vantage.control.model import Actor, build
 from vantage.control.spaces import VectorObservations
+from vantage.control.streams import Stream, generator
 from vantage.theory.distributions import state_dependent_log_std
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -126,6 +128,20 @@ def test_the_noise_depends_on_seed_update_row_and_slot_alone():
     first, again, other = (agent(seed=seed).world.collect(vt.PPO()) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.action, again.action)
     assert (np.asarray(first.action) != np.asarray(other.action)).any()
+
+
+@pytest.mark.parametrize("recipe", [None, vt.TRPO(n_epochs=1, n_minibatches=1, cg_steps=3)], ids=["clip", "trpo"])
+def test_inside_a_compiled_program_it_is_the_same_noise(recipe):
+    """Between two draws the action is one function of the state; acting and scoring agree, and the parameters move."""
+    made = agent(JaxCounter(discrete=False), recipe, sde_sample_freq=4, n_steps=8)
+    rollout = made.world.collect(made.settings.recipe.at(0.0))
+    given = made._model.actions.noise(generator(made.settings.seed, Stream.NOISE, 0), (8, made.settings.n_envs))
+    actor = Actor(made._model, made._initial)
+    drawn = actor.sample(actor.outputs(np.asarray(rollout.observation)), given)
+    np.testing.assert_allclose(np.asarray(rollout.action), drawn, atol=1e-5)
+    report = made.learn(64)
+    assert max(report.column("train/act_mismatch")) < 1e-4
+    assert report.final["train/kl"] > 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from vantage.language import blocks  # noqa: E402
 from vantage.language.generate import Limits, generate  # noqa: E402
 from vantage.language.records import Sampling  # noqa: E402
 
@@ -81,6 +82,20 @@ def test_recorded_log_probs_are_those_of_a_whole_forward(family):
     assert (says.ids[~says.mask] == PAD).all()
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_our_own_way_and_the_models_forward_write_the_same(family, monkeypatch):
+    model, (ids, mask) = model_of(family), prompts()
+    noise = torch.rand(20, 2 * len(ids), generator=torch.Generator().manual_seed(4))
+    given = dict(stop=(EOS, 5), pad=PAD, noise=noise, copies=2)
+    assert blocks.body(model) is not None
+    own = generate(model, ids, mask, Sampling(max_new_tokens=20), **given)
+    monkeypatch.setattr(blocks, "body", lambda model: None)
+    other = generate(model, ids, mask, Sampling(max_new_tokens=20), **given)
+    assert torch.equal(own.ids, other.ids) and torch.equal(own.mask, other.mask)
+    assert int(own.mask.sum(0)[-1]) < 2 * len(ids), "rows have left the batch"
+    torch.testing.assert_close(own.log_prob, other.log_prob, rtol=1e-5, atol=2e-5)
+
+
 def test_a_row_ends_with_its_first_stop_token_and_leaves_the_batch():
     model, (ids, mask) = model_of("llama"), prompts(rows=12)
     noise = torch.rand(30, len(ids), generator=torch.Generator().manual_seed(1))
@@ -103,10 +118,11 @@ def test_copies_read_the_prompt_once_and_are_the_same_as_repeated_prompts():
     model, (ids, mask) = model_of("llama"), prompts(rows=3)
     noise = torch.rand(10, 12, generator=torch.Generator().manual_seed(2))
     read = []
-    handle = model.register_forward_pre_hook(lambda m, a, k: read.append(tuple(k["input_ids"].shape)), with_kwargs=True)
+    handle = model.get_input_embeddings().register_forward_pre_hook(lambda m, given: read.append(given[0].numel()))
     once = generate(model, ids, mask, Sampling(max_new_tokens=10), stop=(EOS,), pad=PAD, noise=noise, copies=4)
     handle.remove()
-    assert read[:2] == [(3, 7), (12, 1)]
+    assert read[-9:] == [12] * 9
+    assert read[-10] == int(mask.sum()), "each real token of the prompts once, before any step"
     ids, mask = ids.repeat_interleave(4, 0), mask.repeat_interleave(4, 0)
     many = generate(model, ids, mask, Sampling(max_new_tokens=10), stop=(EOS,), pad=PAD, noise=noise)
     assert torch.equal(once.ids, many.ids)

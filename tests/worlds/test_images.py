@@ -17,6 +17,7 @@ from vantage.control import MLP, Atari, NatureCNN, SmallCNN, spaces
 from vantage.control.convolution import CHUNK, convolve, fitting
 from vantage.control.images import ImageObservations, PackedObservations, to_bytes, to_numbers
 from vantage.control.networks import Image, Inputs, forward, host_forward
+from vantage.control.settings import Settings
 
 # ---- the convolution ----
 
@@ -233,6 +234,15 @@ def test_a_lost_life_ends_the_return_and_not_the_game(mode):
     assert world._collector.episodes[0] == (15.0, 5)
     assert set(np.unique(rollout.signal[rollout.mask])) == {1.0}
     assert set(np.unique(rollout.reward[rollout.mask])) == {3.0}
+
+
+def test_the_return_of_a_whole_game_is_refused_where_a_life_ends_it():
+    """Behind the first lost life each step would be weighed by the return of the life before."""
+    whole = vt.REINFORCE(psi=vt.TotalReturn())
+    with pytest.raises(ValueError, match=r"psi.*set atari=Atari\(life_ends=False\)"):
+        Settings(recipe=whole, atari=Atari())
+    Settings(recipe=whole, atari=Atari(life_ends=False))
+    Settings(recipe=vt.REINFORCE(psi=vt.RewardToGo()), atari=Atari())
 
 
 def test_what_is_no_game_has_no_atari():

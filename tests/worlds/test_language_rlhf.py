@@ -1,7 +1,6 @@
 """RLHF with real Transformers models of several families: the first minibatch, the reference, resuming, the files."""
 
 import copy
-import json
 import types
 from dataclasses import fields, replace
 
@@ -16,11 +15,10 @@ from vantage.language import (
     LoRA,
     OnActor,
     Replace,
-    Samples,
     Sampling,
     Settings,
     Shaping,
-    training,
+    generators,
 )
 from vantage.language.data import load
 from vantage.recipe import (
@@ -31,12 +29,14 @@ from vantage.recipe import (
     RLOO,
     TRPO,
     Banded,
+    Joint,
     KLInLoss,
     KLInReward,
     LearnedBaseline,
     PPOPenalty,
     Proportional,
     RewardToGo,
+    RMSProp,
     Separate,
     Truncated,
 )
@@ -85,8 +85,8 @@ def test_a_policy_that_is_not_the_one_that_acted_stops_the_run(monkeypatch):
     with torch.no_grad():
         other = copy.deepcopy(rlhf.actor)
         other.lm_head.weight.mul_(1.1)
-    real = training.generate
-    monkeypatch.setattr(training, "generate", lambda model, *inputs, **options: real(other, *inputs, **options))
+    real = generators.generate
+    monkeypatch.setattr(generators, "generate", lambda model, *inputs, **options: real(other, *inputs, **options))
     with pytest.raises(RuntimeError, match="the model that generated is not the one that learns"):
         rlhf.world.collect(rlhf.settings.recipe)
 
@@ -176,6 +176,7 @@ BAD = [
     (dict(critic=OnActor()), ValueError, "set lora=LoRA"),
     (dict(critic=FromReward()), ValueError, "the reward is no model"),
     (dict(critic_warmup=1, recipe=RLOO()), ValueError, "Settings.critic_warmup = 1"),
+    (dict(optim=Joint(optimiser=RMSProp())), ValueError, r"Joint.optimiser = RMSProp\(.*language models learn by Adam"),
 ]
 
 
@@ -227,7 +228,9 @@ def test_every_setting_turns(name, penalised):
 
 
 def test_settings_of_memory_and_time_are_those_without_a_knob():
-    assert {f.name for f in fields(Settings)} - KNOBS.keys() == {"micro_batch", "gradient_checkpointing", "shard"}
+    assert {f.name for f in fields(Settings)} - KNOBS.keys() == {
+        "micro_batch", "packing", "gradient_checkpointing", "shard", "generator",
+    }  # fmt: skip
 
 
 # ---- files ----
@@ -286,15 +289,6 @@ def test_held_out_prompts_are_scored_along_the_way():
     assert [steps for steps, _ in listener.evaluations] == [0, 8, 16]
     assert rows[-1]["eval/score"] == listener.evaluations[-1][1].mean
     assert np.isfinite(rows[-1]["eval/kl"])
-
-
-def test_samples_are_logged(tmp_path, capsys):
-    rlhf = run()
-    rlhf.learn(prompts(), total_episodes=16, callbacks=[Samples(every=8, n=2, path=tmp_path / "samples.jsonl")])
-    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
-    assert [line["episode"] for line in lines] == [8, 8, 16, 16]
-    assert {"prompt", "completion", "score"} <= lines[0].keys()
-    assert "completion" in capsys.readouterr().out
 
 
 def test_rewards_that_fail_leave_what_was_generated(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from tests.worlds.language_models import VOCABULARY, actor, torch
 from vantage import theory
 from vantage.control import update as control_update
+from vantage.language import blocks
 from vantage.language import update as learning
 from vantage.language.experience import Shaping, rollout, with_signal
 from vantage.language.parallel import Processes
@@ -77,9 +78,9 @@ def plan(models: Roles, recipe, how: learning.Pass, **options) -> learning.Plan:
     return learning.Plan(recipe=recipe, roles=models, how=how, optim=options.pop("optim", Joint()), **options)
 
 
-def gradient(recipe, seen=None, micro_batch=64, family="llama", spoil=None, **options):
+def gradient(recipe, seen=None, micro_batch=64, family="llama", spoil=None, packing=False, **options):
     """The gradient of one minibatch, flat, and its metrics."""
-    models, how = roles(family), learning.Pass(micro_batch=micro_batch)
+    models, how = roles(family), learning.Pass(micro_batch=micro_batch, packing=packing)
     seen = sequences() if seen is None else seen
     made = plan(models, recipe, how, **options)
     had = experience(models, seen, how)
@@ -130,6 +131,61 @@ def test_padding_changes_nothing(name):
 def test_other_families_too(family):
     padded = gradient(PPO(), seen=sequences(left=2, right=1), micro_batch=1, family=family)
     close(gradient(PPO(), family=family), padded)
+
+
+def close_in_float32(a, b) -> None:
+    """Agreement to the rounding of Transformers' norms and angles, which are float32 in every model."""
+    torch.testing.assert_close(a[0], b[0], rtol=1e-5, atol=1e-6 * float(a[0].abs().max()))
+    for name in a[1].keys() | b[1].keys():
+        assert a[1][name] == pytest.approx(b[1][name], rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3"])
+def test_packing_changes_nothing(family):
+    models = roles(family)
+    assert blocks.body(models.actor) is not None and blocks.body(models.critic.backbone) is not None
+    close_in_float32(gradient(PPO(), family=family), gradient(PPO(), family=family, packing=True))
+    padded = gradient(PPO(), family=family, packing=True, seen=sequences(left=3, right=2), micro_batch=2)
+    close(gradient(PPO(), family=family, packing=True), padded)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_packing_changes_no_recipe(name):
+    recipe, options = CHOICES[name]
+    close_in_float32(gradient(recipe, **options), gradient(recipe, packing=True, **options))
+
+
+@pytest.mark.parametrize("part", ["a layer", "the activation"])
+def test_a_model_that_computes_something_else_keeps_its_own_forward(part):
+    model = actor("llama")
+    if part == "a layer":
+        model.model.layers[0].register_forward_hook(lambda module, given, out: 1.5 * out)
+    else:
+        model.model.layers[0].mlp.act_fn = torch.nn.GELU()
+    assert blocks.body(model) is None
+
+
+def test_packing_of_adapters_on_one_backbone():
+    """The critic's adapter for the critic, the actor's for the actor."""
+
+    def said(packing: bool):
+        torch.manual_seed(0)
+        models = build(actor("qwen3"), lora=LoRA(rank=2))
+        for name, p in [*models.actor_parameters, *models.critic_parameters]:
+            p.data += 0.1 * torch.sin(torch.arange(p.numel())).view_as(p) * ("lora_B" in name or "head" in name)
+        how, seen = learning.Pass(packing=packing), sequences()
+        with models.reference() as model:
+            reference = learning.score_log_probs(model, how, seen)
+        actor_says, critic_says = (
+            learning.score_log_probs(models.actor, how, seen),
+            learning.score_values(models, how, seen),
+        )
+        return reference, actor_says, torch.where(seen.real, critic_says[:, :-1], 0.0)
+
+    for own, theirs in zip(said(True), said(False), strict=True):
+        assert float(own.abs().max()) > 1e-2
+        torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*said(True)[:2])
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -238,22 +294,27 @@ def _off(had: Experience) -> Experience:
 TRAINED = """
 import sys
 from tests.worlds.language_models import actor, late_words, prompts, tokenizer
-from vantage.language import RLHF, Sampling
+from vantage.language import RLHF, FromActor, LoRA, Sampling
 from vantage.recipe import PPO, Separate
-rlhf = RLHF(actor(), late_words, PPO(n_minibatches=2), tokenizer=tokenizer(), batch_size=8, micro_batch=3,
-            sampling=Sampling(max_new_tokens=5), optim=Separate(actor_lr=1e-3, critic_lr=1e-3), shard=len(sys.argv) > 2)
+shard, lora = "shard" in sys.argv, LoRA(rank=2) if "lora" in sys.argv else None
+rlhf = RLHF(actor(), late_words, PPO(n_minibatches=2), tokenizer=tokenizer(), batch_size=8, micro_batch=3, lora=lora,
+            critic=FromActor(), sampling=Sampling(max_new_tokens=5), optim=Separate(actor_lr=1e-3, critic_lr=1e-3),
+            shard=shard)
 report = rlhf.learn(prompts(), total_episodes=8)
 rlhf.world.restore(rlhf.world.state())
 report.rows += rlhf.learn(prompts(), total_episodes=16).rows
 held = {type(p).__name__ for p in [*rlhf.actor.parameters(), *rlhf.roles.critic.parameters()]}
-assert held == {"DTensor" if len(sys.argv) > 2 else "Parameter"}, held
+assert held == {"DTensor" if shard else "Parameter"}, held
+from vantage.language.vllm import plain_weights
+weights = {n: p.double().sum().item() for n, p in plain_weights(rlhf.actor).items()}
 rlhf.save(sys.argv[1] + ".run")
 if rlhf.world.first:
     import json
     rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in report.rows]
-    from transformers import AutoModelForCausalLM
-    saved = AutoModelForCausalLM.from_pretrained(sys.argv[1] + ".run/actor")
-    weights = {n: p.double().sum().item() for n, p in saved.named_parameters()}
+    if lora is None:
+        from transformers import AutoModelForCausalLM
+        saved = AutoModelForCausalLM.from_pretrained(sys.argv[1] + ".run/actor")
+        assert weights == {n: p.double().sum().item() for n, p in saved.state_dict().items()}
     json.dump([rows, weights], open(sys.argv[1], "w"))
 """
 
@@ -291,19 +352,54 @@ def test_shares_of_a_minibatch_add_up(name, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one(tmp_path):
-    """torchrun's environment with gloo, each process with whole models or with a share of them (FSDP2): the same
-    losses, metrics and saved weights to 1e-5.
+@pytest.mark.parametrize(
+    "options", [(), ("shard",), ("lora",), ("shard", "lora")], ids=["whole", "FSDP2", "LoRA", "both"]
+)
+def test_two_processes_are_as_one(tmp_path, options):
+    """torchrun's environment with gloo, each process with whole models or with a share of them (FSDP2), all parameters
+    trained or adapters: the same losses to 1e-5, and metrics and weights as float32 allows.
     """
-    rows, weights = trained(tmp_path / "one.json", 1)
-    for name, options in {"two": (), "shards": ("shard",)}.items():
-        both, theirs = trained(tmp_path / f"{name}.json", 2, *options)
-        for one, two in zip(rows, both, strict=True):
-            assert one.keys() == two.keys()
-            for key in one:
-                assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-5), (name, key)
-        for key, x in weights.items():
-            assert theirs[key] == pytest.approx(x, abs=1e-4), (name, key)
+    rows, weights = trained(tmp_path / "one.json", 1, *(name for name in options if name != "shard"))
+    both, theirs = trained(tmp_path / "two.json", 2, *options)
+    assert len(rows) == len(both)
+    for one, two in zip(rows, both, strict=True):
+        assert one.keys() == two.keys()
+        for key in one:
+            rel = 1e-5 if "loss" in key else 1e-4
+            assert two[key] == pytest.approx(one[key], rel=rel, abs=1e-6 if "loss" in key else 1e-5), key
+    assert weights.keys() == theirs.keys()
+    for key, x in weights.items():
+        assert theirs[key] == pytest.approx(x, abs=1e-4), key
+
+
+def test_a_launcher_that_was_asked_for_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(RuntimeError, match=r"accelerate was asked for DeepSpeed, .* by torchrun and set"):
+        Processes.join()
+
+
+def test_bfloat16_is_for_products_alone():
+    """The gradient is float32's to the rounding of products; parameters, moments and log-probabilities stay float32."""
+
+    def moved(bf16: bool):
+        models, seen = build(actor(), reference=actor(seed=5)), sequences()
+        how = learning.Pass(bf16=bf16)
+        had = experience(models, seen, learning.Pass(), moved=False)
+        assert learning.score_log_probs(models.actor, how, seen).dtype == torch.float32
+        made = plan(models, PPO(whiten=None), how, optim=Separate(actor_lr=1e-3, critic_lr=1e-3))
+        batch, total = learning.prepare(made, had), learning.denominator(made.recipe, had.rollout, np.arange(B))
+        learning.gradients(made, batch, seen, total)
+        held = [p for _, p in [*models.actor_parameters, *models.critic_parameters]]
+        slope = torch.cat([p.grad.flatten() for p in held if p.grad is not None])
+        optimiser = learning.Moving.of(models, made.optim)
+        optimiser.step(made.optim, True, made.processes)
+        states = [x for x in optimiser.actor.state.values() for x in (x["exp_avg"], x["exp_avg_sq"])]
+        assert {x.dtype for x in [*held, *states]} == {torch.float32}
+        return slope
+
+    exact, rounded = moved(False), moved(True)
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
 
 @pytest.mark.slow

@@ -17,13 +17,13 @@ def env():
     return MDPEnv(WORLD, max_steps=50)
 
 
-def trained(psi, updates: int, **optim) -> vt.Agent:
+def trained(psi, updates: int, seed: int = 0, n_steps: int = 32, **optim) -> vt.Agent:
     recipe = vt.PPO(psi=psi, critic=vt.QCritic(), n_epochs=4, n_minibatches=2)
     agent = vt.Agent(
-        env, recipe, n_envs=8, n_steps=32, gamma=0.8, network=MLP(hidden=(16,)),
+        env, recipe, seed=seed, n_envs=8, n_steps=n_steps, gamma=0.8, network=MLP(hidden=(16,)),
         optim=vt.Separate(**{"max_grad_norm": None, **optim}),
     )  # fmt: skip
-    agent.learn(256 * updates)
+    agent.learn(8 * n_steps * updates)
     return agent
 
 
@@ -33,14 +33,24 @@ def policy(agent: vt.Agent) -> np.ndarray:
     return p / p.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("psi", [vt.Advantage(), pytest.param(vt.GAE(lam=0.9), marks=pytest.mark.slow)], ids=repr)
-def test_the_critic_learns_the_exact_q(psi):
-    """With the policy held still both targets have Q_π as their fixed point: to 5 % of its spread."""
-    agent = trained(psi, 80, actor_lr=1e-30, critic_lr=vt.Linear(2e-2, 5e-4))
-    pi = policy(agent)
-    exact, found = vt.mdp.action_values(WORLD, pi), agent.action_values(STATES)
-    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
-    np.testing.assert_allclose(agent.state_values(STATES), (pi * found).sum(-1), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    ("psi", "seeds", "n_steps"),
+    [(vt.Advantage(), 1, 32), pytest.param(vt.GAE(lam=0.9), 8, 128, marks=pytest.mark.slow)],
+    ids=["one-step", "lambda-return"],
+)
+def test_the_critic_learns_the_exact_q(psi, seeds, n_steps):
+    """With the policy held still both targets have Q_π as their fixed point: to 5 % of its spread.
+
+    The λ-return is noisier (3 to 5 % of the spread a run), so that its mean over seeds is asked.
+    """
+    errors = []
+    for seed in range(seeds):
+        agent = trained(psi, 80, seed, n_steps, actor_lr=1e-30, critic_lr=vt.Linear(2e-2, 5e-4))
+        pi = policy(agent)
+        exact, found = vt.mdp.action_values(WORLD, pi), agent.action_values(STATES)
+        np.testing.assert_allclose(agent.state_values(STATES), (pi * found).sum(-1), rtol=1e-4, atol=1e-4)
+        errors.append((found - exact) / np.ptp(exact))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.05
 
 
 def test_an_actor_that_follows_it_comes_near_the_optimum():

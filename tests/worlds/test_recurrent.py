@@ -30,6 +30,7 @@ NETWORKS = {
     "gru": GRU(hidden=6, layers=2, after=MLP(hidden=()), sequence_length=7),
     "one core": LSTM(hidden=6, shared=True, before=MLP(hidden=(4,)), sequence_length=10),
     "one encoder": GRU(hidden=6, before=MLP(hidden=(4,), shared=True)),
+    "plain critic": LSTM(hidden=6, before=MLP(hidden=(4,)), after=MLP(critic_hidden=(3,)), critic_remembers=False),
 }
 each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 each_cell = pytest.mark.parametrize("cell", [LSTM, GRU])
@@ -184,7 +185,7 @@ def first_gradient(made: vt.Agent, rollout: Any, rows: np.ndarray) -> np.ndarray
         made._model, structure(recipe), False, learning.start(made.world.vector), numbers(recipe),
         learning.rates(vt.Joint(lr=1e-30, max_grad_norm=None)), vars(rollout), made.world._reached, rows,
     )  # fmt: skip
-    return np.array(moving.adam.mu) / 0.1
+    return np.array(moving.optimiser.mu) / 0.1
 
 
 @pytest.mark.slow
@@ -433,6 +434,34 @@ def test_more_minibatches_than_sequences_are_refused():
 def test_settings_that_cannot_be_are_named(field, value):
     with pytest.raises((ValueError, TypeError), match=field):
         LSTM(**{field: value})
+
+
+def test_what_nothing_is_shared_with_is_refused():
+    with pytest.raises(ValueError, match=r"detached.*nothing is shared"):
+        LSTM(detached=True)
+    with pytest.raises(ValueError, match=r"critic_remembers.*are shared"):
+        LSTM(shared=True, critic_remembers=False)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_detached_critic_leaves_what_is_shared_alone(detached, rng):
+    """The gradient of V(s_t) by the shared layers is 0, and by its own head is not."""
+    network = LSTM(hidden=4, shared=True, detached=detached)
+    model, vector = build(VectorObservations(size=2), DiscreteActions(n=2), network, True, rng)
+    x, memory = jnp.ones((3, 2, 2)), Memory(jnp.zeros((2, 8)), jnp.zeros((3, 2), bool), jnp.ones((3, 2), bool))
+    gradient = jax.grad(lambda v: model.run(v, x, memory).value.sum())(jnp.array(vector))
+    assert bool((gradient[: model.n_trunk] == 0).all()) is detached
+    assert (gradient[model.n_trunk + model.n_actor :] != 0).any()
+
+
+def test_a_critic_that_does_not_remember_keeps_no_state(rng):
+    """As enable_critic_lstm=False of sb3-contrib: the state is the actor's alone, and V that of one observation."""
+    network = LSTM(hidden=4, after=MLP(hidden=(5,), critic_hidden=(7,)), critic_remembers=False)
+    model, _ = build(VectorObservations(size=2), DiscreteActions(n=2), network, True, rng)
+    assert model.carries == (0, 8, 0)
+    shapes = dict(zip(model.names, model.shapes, strict=True))
+    assert {shape for name, shape in shapes.items() if name.startswith("critic")} == {(2, 7), (7,), (7, 1), (1,)}
+    assert (4, 5) in [shape for name, shape in shapes.items() if name.startswith("actor")]
 
 
 @pytest.mark.parametrize("network", [NETWORKS["one core"], NETWORKS["one encoder"]], ids=["core", "encoder"])

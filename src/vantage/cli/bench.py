@@ -5,14 +5,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
 
 from vantage.cli import UsageError, bench_runs
-from vantage.cli.bench_runs import ALONE, PEERS, ROWS, SIDES, Row
+from vantage.cli.bench_runs import ALONE, PEERS, ROWS, SIDES, Job, Result, Row, told
 from vantage.cli.options import Parser, of_fields
+
+STARTING = 4.0
+"""Seconds in which a run starts and compiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +48,12 @@ def main(argv: Sequence[str]) -> int:
         if find_spec(ROWS[name].needs) is None:
             raise UsageError(f"--rows {name}: needs {ROWS[name].needs}: pip install 'vantage[{ROWS[name].needs}]'")
     sides = _sides(chosen.peer_python)
+    if not chosen.json:
+        print(plan(wanted, sides, chosen), file=sys.stderr, flush=True)
     results = {name: _measure(name, sides, chosen) for name in wanted}
-    told = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "seconds": chosen.seconds, "rows": results}
     if chosen.json:
-        print(json.dumps(told))
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        print(json.dumps({"machine": machine, "seconds": chosen.seconds, "rows": results}))
         return 0
     for name, runs in results.items():
         print(f"\n{name}: {describe(ROWS[name])}\n\n{table(runs)}")
@@ -58,6 +64,16 @@ def main(argv: Sequence[str]) -> int:
         "\nSteps of environments per second of whole training, rollout and update, after compilation; median and range."
     )
     return 0
+
+
+def plan(wanted: Sequence[str], sides: Sequence[str], chosen: Bench) -> str:
+    """What is going to be run, how long it takes, and whether the machine is too busy for it."""
+    runs = len(wanted) * len(sides) * chosen.pairs
+    minutes = runs * (chosen.seconds + STARTING) / 60
+    text = f"{runs} runs on {os.cpu_count()} cores ({', '.join(sides)}), in turn: about {minutes:.1f} minutes"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    busy = f"; other programs are running (load {load:.1f}), so the figures will be too low" if load > 0.5 else ""
+    return text + busy
 
 
 def _sides(peer_python: str | None) -> list[str]:
@@ -82,17 +98,21 @@ def _measure(name: str, sides: Sequence[str], chosen: Bench) -> dict[str, list[f
 
 
 def _run(name: str, side: str, seed: int, chosen: Bench) -> float:
+    job = Job(row=ROWS[name], seed=seed, seconds=chosen.seconds, began=time.time())
+    found = run(bench_runs.__file__, side, job, (chosen.peer_python if side in PEERS else None) or sys.executable)
+    return found["steps/s"]
+
+
+def run(worker: str, side: str, job: Job, python: str, environment: Mapping[str, str] | None = None) -> Result:
     """One run in a process of its own. Raises RuntimeError with the end of what it said if it fails."""
-    python = (chosen.peer_python if side in PEERS else None) or sys.executable
-    surroundings = os.environ | {"PYTHONWARNINGS": "ignore"}
+    surroundings = os.environ | {"PYTHONWARNINGS": "ignore"} | dict(environment or {})
     surroundings |= {"OMP_NUM_THREADS": "1"} if side.endswith("1 thread") else {}
-    words = [python, bench_runs.__file__, name, side, str(seed), str(chosen.seconds)]
+    words = [python, "-P", worker, told(side, job)]
     done = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"{side} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no word'}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])["steps/s"]
+        said = done.stderr.strip().splitlines()
+        raise RuntimeError(f"{side} failed: {said[-1] if said else 'no word'}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def describe(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""One run of a speed comparison, in a process of its own: `python bench_runs.py ROW SIDE SEED SECONDS` prints JSON.
+"""One run of a speed comparison, in a process of its own: `python bench_runs.py JSON` prints JSON.
 
 It imports nothing but what is measured, for the interpreter of another library need not have this one.
 """
@@ -6,13 +6,18 @@ It imports nothing but what is measured, for the interpreter of another library 
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from math import inf
 from typing import Any
 
 SKIPPED = 2
 """Updates before the clock starts: start-up and compilation are not part of the speed."""
-Result = dict[str, float]
+ENDLESS = 10**12
+RECENT = 100
+"""Episodes whose mean return is told."""
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +32,19 @@ class Row:
     lr: float = 3e-4
     gamma: float = 0.99
     lam: float = 0.95
+    ent_coef: float = 0.0
+    linear: bool = False
+    """Whether learning rate and clip range fall linearly to 0 over `steps`."""
+    steps: int = ENDLESS
+    """Environment steps after which to stop."""
+    goal: float = inf
+    """Stop when the mean return of the last episodes is this high."""
     needs: str = "gymnasium"
     """The package without which the environment is left out."""
+
+    @property
+    def n_minibatches(self) -> int:
+        return self.n_envs * self.n_steps // self.batch_size
 
 
 ROWS = {
@@ -43,51 +59,81 @@ ROWS = {
 """Small and wide batches of a cheap environment, and a physics simulation."""
 
 
-class Clock:
-    """Steps per second between the end of update `SKIPPED` and the end of the first update `seconds` later."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process runs."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._updates = seconds, 0
+    row: Row
+    seed: int = 0
+    seconds: float = inf
+    """How long to measure, from the end of update `SKIPPED` on."""
+    began: float = 0.0
+    """When the process was started, seconds since the epoch."""
+
+
+class Clock:
+    """Steps per second from the end of update `SKIPPED` to the end of the last; when the first and the goal were."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._updates = job, 0
         self._from: tuple[float, int] = (0.0, 0)
         self.result: Result = {}
 
-    def update(self, steps: int) -> bool:
-        """Note the end of an update; whether to go on."""
-        now = time.perf_counter()
+    def update(self, steps: int, mean: float | None = None, episodes: int = 0) -> bool:
+        """Note the end of an update and the mean return of the last episodes; whether to go on."""
+        now, job = time.time(), self._job
         self._updates += 1
+        if self._updates == 1:
+            self.result["first update"] = now - job.began
         if self._updates <= SKIPPED:
             self._from = now, steps
-            return True
         began, before = self._from
-        self.result = {"steps/s": (steps - before) / (now - began), "updates": float(self._updates - SKIPPED)}
-        return now - began < self._seconds
+        if now > began:
+            self.result["steps/s"] = (steps - before) / (now - began)
+        self.result |= {"steps": float(steps), "return": mean}
+        if mean is not None and episodes >= RECENT and mean >= job.row.goal:
+            self.result["solved"] = now - job.began
+            return False
+        return steps < job.row.steps and now - began < job.seconds
 
 
-def ours(row: Row, seed: int, seconds: float) -> Result:
-    """One run of Vantage."""
+def ours(job: Job, **options: Any) -> Result:
+    """One run of Vantage; `options` are those of `Agent`."""
     import vantage as vt
 
-    clock = Clock(seconds)
+    row, clock = job.row, Clock(job)
     recipe = vt.PPO(
-        gae_lambda=row.lam, n_epochs=row.n_epochs, n_minibatches=row.n_envs * row.n_steps // row.batch_size,
-        whiten="minibatch",
+        clip_range=vt.Linear(0.2) if row.linear else 0.2, gae_lambda=row.lam, n_epochs=row.n_epochs,
+        n_minibatches=row.n_minibatches, ent_coef=row.ent_coef, whiten="minibatch",
     )  # fmt: skip
     agent = vt.Agent(
-        row.env, recipe, seed=seed, n_envs=row.n_envs, n_steps=row.n_steps, gamma=row.gamma, optim=vt.Joint(lr=row.lr)
-    )
-    agent.learn(10**12, lambda update: clock.update(update.steps))
+        row.env, recipe, seed=job.seed, n_envs=row.n_envs, n_steps=row.n_steps, gamma=row.gamma,
+        optim=vt.Joint(lr=vt.Linear(row.lr) if row.linear else row.lr), **options,
+    )  # fmt: skip
+
+    def noted(update: Any) -> bool:
+        episodes = update.world._collector.episodes
+        return clock.update(update.steps, mean_return(episodes), len(episodes))
+
+    agent.learn(row.steps, noted)
     return clock.result
 
 
-def sb3(row: Row, seed: int, seconds: float, library: str = "stable_baselines3", **options: Any) -> Result:
-    """One run of Stable-Baselines3's PPO on the processor; a rollout begins where an update has ended."""
-    from importlib import import_module
+def mean_return(episodes: Any) -> float | None:
+    """Of (return, length) pairs; None where no episode has ended."""
+    return sum(float(r) for r, _ in episodes) / len(episodes) if len(episodes) else None
 
+
+def sb3(job: Job, library: str = "stable_baselines3", envs: Any = None, **options: Any) -> Result:
+    """One run of Stable-Baselines3's PPO, or of a library with its interface."""
     callbacks = import_module("stable_baselines3.common.callbacks")
-    made = import_module("stable_baselines3.common.env_util").make_vec_env(row.env, row.n_envs, seed=seed)
-    clock = Clock(seconds)
+    row, clock = job.row, Clock(job)
+    if envs is None:
+        envs = import_module("stable_baselines3.common.env_util").make_vec_env(row.env, row.n_envs, seed=job.seed)
 
     class Watch(callbacks.BaseCallback):
+        """A rollout begins where an update has ended, but for the first."""
+
         going = True
 
         def _on_step(self) -> bool:
@@ -95,50 +141,56 @@ def sb3(row: Row, seed: int, seconds: float, library: str = "stable_baselines3",
 
         def _on_rollout_start(self) -> None:
             if self.num_timesteps:
-                self.going = clock.update(self.num_timesteps)
+                self.note()
 
+        def note(self) -> None:
+            episodes = [(episode["r"], episode["l"]) for episode in self.model.ep_info_buffer or ()]
+            self.going = clock.update(self.num_timesteps, mean_return(episodes), len(episodes))
+
+    defaults = {"policy": "MlpPolicy", "device": "cpu", "env": envs, "seed": job.seed}
     model = import_module(library).PPO(
-        "MlpPolicy", made, seed=seed, gamma=row.gamma, n_steps=row.n_steps, batch_size=row.batch_size,
-        n_epochs=row.n_epochs, gae_lambda=row.lam, learning_rate=row.lr, **options,
+        **{**defaults, **options}, gamma=row.gamma, n_steps=row.n_steps, batch_size=row.batch_size,
+        n_epochs=row.n_epochs, gae_lambda=row.lam, ent_coef=row.ent_coef,
+        learning_rate=(lambda left: row.lr * left) if row.linear else row.lr,
+        clip_range=(lambda left: 0.2 * left) if row.linear else 0.2,
     )  # fmt: skip
-    model.learn(10**12, Watch())
+    watch = Watch()
+    model.learn(row.steps, watch)
+    if watch.going:
+        watch.note()
     return clock.result
 
 
-def sb3_on_cpu(row: Row, seed: int, seconds: float) -> Result:
-    """As its documentation advises for small networks."""
-    return sb3(row, seed, seconds, device="cpu")
-
-
-def sbx(row: Row, seed: int, seconds: float) -> Result:
+def sbx(job: Job) -> Result:
     """One run of SBX, Stable-Baselines3 in JAX."""
-    return sb3(row, seed, seconds, "sbx")
+    return sb3(job, "sbx")
 
 
-def bare(row: Row, seed: int, seconds: float) -> Result:
+def bare(job: Job) -> Result:
     """The environments alone, stepped as Vantage does, with random actions: what no training can exceed."""
     import numpy as np
 
     import vantage as vt
 
-    world = vt.Agent(row.env, n_envs=row.n_envs, n_steps=row.n_steps, seed=seed).world
+    row, seconds = job.row, min(job.seconds, 3.0)
+    world = vt.Agent(row.env, n_envs=row.n_envs, n_steps=row.n_steps, seed=job.seed).world
     env: Any = world._env
-    env.action_space.seed(seed)
+    env.action_space.seed(job.seed)
     actions = [np.asarray(env.action_space.sample()) for _ in range(100)]
-    env.reset(seed=seed)
+    env.reset(seed=job.seed)
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         for action in actions:
             env.step(action)
         count += len(actions) * row.n_envs
-    return {"steps/s": count / (time.perf_counter() - began), "updates": 0.0}
+    return {"steps/s": count / (time.perf_counter() - began)}
 
 
 ALONE = "environments alone"
-SIDES: dict[str, Callable[[Row, int, float], Result]] = {
+SIDES: dict[str, Callable[[Job], Result]] = {
     "Vantage": ours,
-    "SB3": sb3_on_cpu,
-    "SB3, 1 thread": sb3_on_cpu,
+    "SB3": sb3,
+    "SB3, 1 thread": sb3,
     "SBX": sbx,
     ALONE: bare,
 }
@@ -146,6 +198,22 @@ PEERS = {"SB3": "stable_baselines3", "SB3, 1 thread": "stable_baselines3", "SBX"
 """The package that a side needs."""
 
 
+def told(side: str, job: Job) -> str:
+    """What a worker reads: JSON."""
+    return json.dumps({"side": side, **asdict(job)})
+
+
+def work(words: str, sides: Mapping[str, Callable[[Job], Result]] = SIDES) -> Result:
+    """Run what `told` says, and tell the peak memory as well."""
+    given = json.loads(words)
+    result = sides[given.pop("side")](Job(**{**given, "row": Row(**given["row"])}))
+    try:
+        import resource
+    except ImportError:  # Windows does not tell
+        return result
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {**result, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+
+
 if __name__ == "__main__":  # a worker; by the file's name, for a peer's interpreter need not have this package
-    row_name, worker, number, window = sys.argv[1:]
-    print("\n" + json.dumps(SIDES[worker](ROWS[row_name], int(number), float(window))))
+    print("\n" + json.dumps(work(sys.argv[1])))

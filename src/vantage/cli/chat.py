@@ -64,8 +64,8 @@ class Speaker:
         self.stop, self.chosen = stop_tokens(self.model, self.tokenizer), chosen
         self.limits = Limits(top_p=chosen.top_p)
         self.sampling = Sampling(
-            max_new_tokens=chosen.max_new_tokens or trained.max_new_tokens,
-            temperature=chosen.temperature or trained.temperature,
+            max_new_tokens=trained.max_new_tokens if chosen.max_new_tokens is None else chosen.max_new_tokens,
+            temperature=trained.temperature if chosen.temperature is None else chosen.temperature,
         )
 
     def __call__(self, prompt: str, number: int) -> str:

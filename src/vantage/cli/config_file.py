@@ -12,6 +12,8 @@ from vantage.recipe import Schedule, Separate
 
 ABOUT: dict[str, Any] = {"env": str, "steps": int, "recipe": str}
 """Keys about the run, and the algorithm's name; all others are about recipe, optimiser, network and agent."""
+TABLES = ("env_kwargs", "wrappers")
+"""Fields of `Settings` that are tables of names."""
 ANY = Option(name="", annotation=None, help="", default=None)
 
 
@@ -22,7 +24,7 @@ def merge(given: dict[str, Any]) -> dict[str, Any]:
     typed = {name: value for name, value in given.items() if name != "config"}
     path = Path(given["config"])
     if path.suffix in (".yml", ".yaml"):
-        return _zoo(path, typed.get("ENV")) | typed
+        return _zoo(path, typed.get("ENV"), typed.get("recipe")) | typed
     found = read(path)
     if "network" in typed:
         found = {name: value for name, value in found.items() if _options().get(name, ANY).group != "network"}
@@ -50,7 +52,7 @@ def read(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: there is no setting {key!r}: {nearest(name, [*known, *ABOUT])}")
         annotation = ABOUT.get(name) or known[name].annotation
         try:
-            found[name] = value if name == "env_kwargs" and isinstance(value, dict) else _value(value, annotation)
+            found[name] = value if name in TABLES and isinstance(value, dict) else _value(value, annotation)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path}: {key} = {value!r}: {error}") from error
     return found
@@ -68,10 +70,9 @@ def save(path: Path, chosen: plan.Plan) -> None:
         if title == "network" and not _is_mlp(part):
             lines += [] if part is None else [f"network = {_toml(part)}"]
             continue
-        skip = ("recipe", "optim", "network", "env_kwargs") if part is settings else ()
+        skip = ("recipe", "optim", "network", *TABLES) if part is settings else ()
         lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part) if f.name not in skip]
-    if settings.env_kwargs:
-        lines.append(f"env_kwargs = {_toml(settings.env_kwargs)}")
+    lines += [f"{name} = {_toml(getattr(settings, name))}" for name in TABLES if getattr(settings, name)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -130,20 +131,24 @@ def _toml(value: Any) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _zoo(path: Path, env: str | None) -> dict[str, Any]:
-    """The entry for an environment in a YAML file of RL Baselines3 Zoo."""
+def _zoo(path: Path, env: str | None, named: str | None) -> dict[str, Any]:
+    """The entry for an environment in a YAML file of RL Baselines3 Zoo, whose name, or else the recipe, says of which
+    algorithm it is.
+    """
     try:
         import yaml
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: reading YAML needs its package: pip install 'vantage[zoo]'") from error
-    from vantage.control.zoo import from_zoo
+    from vantage.control.zoo import STANDARD, from_zoo
 
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if env is None or env not in entries:
+    entry = "atari" if env not in entries and str(env).startswith("ALE/") else env
+    if entry not in entries:
         raise UsageError(f"{path} has no entry for {env or 'no environment'}: it has {', '.join(map(str, entries))}")
-    tuned = from_zoo(entries[env])
+    algorithm = next((name for name in (path.stem, named) if name in STANDARD), "ppo")
+    tuned = from_zoo(entries[entry], algorithm=algorithm)
     settings = dict(tuned.settings)
     recipe, optim, network = settings.pop("recipe"), settings.pop("optim"), settings.pop("network", None)
     found = {"steps": tuned.total_steps, **settings}

@@ -21,7 +21,7 @@ PARTS = {
     "onnx": ("onnx", "onnxruntime"),
     "wandb": ("wandb",),
     "zoo": ("pyyaml",),
-    "video": ("moviepy",),
+    "video": ("imageio_ffmpeg",),
     "bench": ("stable-baselines3",),
     "dev": ("pytest", "ruff", "pyright"),
 }

@@ -56,7 +56,7 @@ ELSEWHERE = {
     "--track": "--wandb PROJECT", "--eval-freq": "--eval-every", "--save-freq": "--keep-every",
     "--vec-env": "--backend", "--capture-video": "--video-every", "--policy": "--network",
     "--normalize-advantage": "--whiten", "--norm-adv": "--whiten", "--n-trials": "--trials", "--n-jobs": "--jobs",
-    "--optimize-hyperparameters": "vantage tune", "--trained-agent": "--resume",
+    "--optimize-hyperparameters": "vantage tune", "--trained-agent": "--init, or --resume",
     "--device": "JAX's own choice, JAX_PLATFORMS=cpu", "--progress": "nothing: progress is shown",
 }  # fmt: skip
 """What options of Stable-Baselines3, its zoo and CleanRL are called here."""

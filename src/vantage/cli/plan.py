@@ -71,10 +71,14 @@ def agent_options() -> list[Option]:
             name="network", annotation=networks(), help=_options(*get_args(networks())), default=None, group="network"
         ),
         *of_fields(MLP, "network"),
-        *of_fields(Settings, "agent", skip=("recipe", "optim", "network", "env_kwargs")),
+        *of_fields(Settings, "agent", skip=("recipe", "optim", "network", "env_kwargs", "wrappers")),
         Option(
             name="env_kwargs", annotation=str, default=None, group="agent",
             help="Arguments for the environment, separated by commas: continuous=true,gravity=-9.8.",
+        ),
+        Option(
+            name="wrappers", annotation=str, default=None, group="agent",
+            help="Gymnasium's wrappers, innermost first: FlattenObservation,RepeatAction:num_repeats=2/….",
         ),
     ]  # fmt: skip
 
@@ -108,6 +112,7 @@ def make(env: str, given: dict[str, Any]) -> Plan:
     network = make_network(given, known.get("network"))
     agent |= {} if network is None else {"network": network}
     agent |= {"env_kwargs": arguments(given["env_kwargs"])} if "env_kwargs" in given else {}
+    agent |= {"wrappers": wrappers(given["wrappers"])} if "wrappers" in given else {}
     return Plan(
         env=env,
         settings=Settings(recipe=recipe, **{**known, **agent}),
@@ -143,6 +148,14 @@ def arguments(text: str | dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"--env-kwargs {part}: write name=value")
         found[name.strip()] = convert(value, int | float | bool | None | str)
     return found
+
+
+def wrappers(text: str | dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`FlattenObservation,RepeatAction:num_repeats=2` as names with their arguments, several of them behind slashes."""
+    if isinstance(text, dict):
+        return {name: {key: tuple(x) if isinstance(x, list) else x for key, x in y.items()} for name, y in text.items()}
+    pairs = (part.partition(":") for part in filter(None, text.split(",")))
+    return {name.strip(): arguments(rest.replace("/", ",")) for name, _, rest in pairs}
 
 
 def make_recipe(given: dict[str, Any], tuned: Recipe | None = None) -> Recipe:

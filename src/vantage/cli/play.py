@@ -19,7 +19,7 @@ class Play:
     gif: str | None = None
     """File to write; by default agent.gif in the run folder."""
     mp4: str | None = None
-    """File to write as a film instead; needs moviepy."""
+    """File to write as a film instead; needs imageio-ffmpeg."""
     human: bool = False
     """Show it in a window instead."""
     stochastic: bool = False

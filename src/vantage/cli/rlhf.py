@@ -11,6 +11,7 @@ from vantage.cli.options import Parser, of_fields
 from vantage.loop import Callback, Report
 from vantage.runs.folder import RunFolder, claimed, create, free_name, probe
 from vantage.runs.log import FolderLog
+from vantage.runs.progress import Progress
 
 CHECKPOINTS = 10
 """How many checkpoints a run writes, each in place of the one before: they hold whole models."""
@@ -19,6 +20,9 @@ PICTURE = (
     "train/explained_variance", "train/clip_fraction", "eval/score", "eval/kl",
 )  # fmt: skip
 """What the picture of a run shows."""
+
+MODELS = ("actor", "reward", "critic_model", "reference")
+"""The options that may name a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,8 @@ class Run:
     reward: str | None = None
     """What scores: a sequence-classification model, or file.py:function; several by commas, each with =weight."""
     prompts: str | None = None
-    """What is completed: a .jsonl or .parquet file with a column `prompt`."""
+    """What is completed: a .jsonl or .parquet file or a data set (a folder, or owner/name:split) with a column
+    `prompt`."""
     critic_model: str | None = None
     """What the critic begins as: a model, or `reward`; by default the actor."""
     reference: str | None = None
@@ -75,12 +80,18 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     for name in ("actor", "reward", "prompts"):
         if name not in given:
             raise UsageError(f"name --actor, --reward and --prompts, or a run by --resume RUN: there is no --{name}")
-    chosen = rlhf_options.settings(given)
+    _check(given)
+    try:
+        chosen = rlhf_options.settings(given)
+    except ValueError as error:
+        raise UsageError(rlhf_options.in_flags(str(error))) from error
     path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"rlhf-{chosen.seed}")
     about = {f.name: given.get(f.name, f.default) for f in fields(Run) if f.name not in ("resume", "dry_run", "json")}
     config = {**about, "out": str(path), "command": "rlhf", "settings": to_json(chosen), "versions": _versions()}
     rlhf = _make(config, chosen)
     prompts = _load(rlhf, config["prompts"], config)
+    if config["held_out"]:
+        _load(rlhf, config["held_out"], config)  # what is wrong with it is said before any work
     config["episodes"] = given.get("episodes") or len(prompts) * chosen.group_size
     out.print()
     live.say(out, f"[bold]{config['actor']}[/bold], {config['episodes']:,} completions of {len(prompts):,} prompts")
@@ -135,8 +146,8 @@ def train(rlhf: Any, prompts: Any, folder: RunFolder, config: dict[str, Any], ou
     shown = config["samples_every"] or max(1, episodes // 5)
     listeners: list[Callback] = [
         log,
-        Samples(shown, path=folder.path / "samples.jsonl", table=not out.quiet),
-        rlhf_options.Display(out),
+        Samples(shown, path=folder.path / "samples.jsonl", tensorboard=folder.path, table=not out.quiet),
+        Progress(out),
     ]
     watch = None
     if config["held_out"]:
@@ -181,13 +192,28 @@ def finish(
     return {**ended, "final": final, "verdict": told}
 
 
+def _check(given: dict[str, Any]) -> None:
+    """Raise UsageError for a number of completions that is none, or one that nothing would read."""
+    for name in ("episodes", "eval_every", "samples_every", "max_prompt_tokens"):
+        if given.get(name, 1) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {given[name]}: give at least 1, or leave it out")
+    if "eval_every" in given and "held_out" not in given:
+        raise UsageError(f"--eval-every {given['eval_every']} has nothing to evaluate on: add --held-out FILE")
+
+
 def _make(config: dict[str, Any], chosen: Any) -> Any:
     from vantage.language import RLHF
 
-    return RLHF(
-        config["actor"], rlhf_options.reward(config["reward"]), **_models(config),
-        **{f.name: getattr(chosen, f.name) for f in fields(chosen)},
-    )  # fmt: skip
+    reward = rlhf_options.reward(config["reward"])
+    try:
+        return RLHF(
+            config["actor"], reward, **_models(config), **{f.name: getattr(chosen, f.name) for f in fields(chosen)}
+        )
+    except OSError as error:  # of Transformers, which does not say which of the models it is
+        named = [f"--{name.replace('_', '-')} {config[name]}" for name in MODELS if config[name]]
+        lacking = " or ".join(named)
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{lacking} is neither a folder with a model nor one on the hub: {reason}") from error
 
 
 def _again(folder: RunFolder, config: dict[str, Any]) -> Any:
@@ -206,9 +232,8 @@ def _models(config: dict[str, Any]) -> dict[str, Any]:
 def _load(rlhf: Any, path: str, config: dict[str, Any]) -> Any:
     from vantage.language import data
 
-    if not Path(path).suffix:
-        raise UsageError(f"{path} is no .jsonl or .parquet file: give one with a column prompt")
-    return data.load(Path(path), rlhf.tokenizer, max_prompt_tokens=config["max_prompt_tokens"])
+    source = Path(path) if data.is_path(path) else data.named(path)
+    return data.load(source, rlhf.tokenizer, max_prompt_tokens=config["max_prompt_tokens"])
 
 
 def _versions() -> dict[str, str]:

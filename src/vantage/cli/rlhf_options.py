@@ -14,19 +14,8 @@ from typing import Any, get_type_hints
 from vantage.cli import UsageError, live
 from vantage.cli.options import Option, fail_unless_known, lands, of_fields
 from vantage.explain.choices import field_docs, summary
-from vantage.loop import Callback, Report, Update
 from vantage.recipe import LANGUAGE_RECIPES, KLInLoss, KLInReward, Proportional, Recipe, Separate
 
-LINES = 20
-"""How many lines of progress a run prints."""
-FACTS = (
-    ("score", "objective/scores", "{:>7.3g}"),
-    ("KL", "objective/kl", "{:>6.2f}"),
-    ("tokens", "completions/mean_length", "{:>5.1f}"),
-    ("clipped", "train/clip_fraction", "{:>4.0%}"),
-    ("held-out score", "eval/score", "{:>6.3g}"),
-)
-"""What is shown while a run goes on: label, metric, format."""
 KL_TARGET = Option(
     name="kl_target", annotation=float | None, default=None, group="KL to the reference",
     help="Steer β so that the KL, in nats per completion, stays near this.",
@@ -112,14 +101,35 @@ def settings(given: dict[str, Any]) -> Any:
     )
 
 
+def in_flags(message: str) -> str:
+    """An error about a field, `Sampling.temperature = 0.0: …`, as one about its option, `--temperature 0.0: …`."""
+    found = re.match(r"(\w+)\.(\w+) = (.+?): (.+)", message, re.DOTALL)
+    if found is None:
+        return message
+    kind, name, value, rest = found.groups()
+    steered = {"Proportional.target": "--kl-target", "Proportional.horizon": "--kl-horizon"}
+    flags = {option.name: option.flag for option in options()}
+    flag = steered.get(f"{kind}.{name}", flags.get(name))
+    return message if flag is None else f"{flag} {value}: {rest}"
+
+
 def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {f.name: given[f.name] for f in fields(kind) if f.name in given}
 
 
 def _recipe(given: dict[str, Any]) -> Recipe:
     name = given.get("recipe", "ppo")
+    if name == "trpo":
+        raise UsageError(
+            "--recipe trpo: each of its conjugate-gradient steps would be a pass over the whole batch with second "
+            "derivatives; choose ppo or ppo-penalty"
+        )
     fail_unless_known("recipe", name, LANGUAGE_RECIPES)
-    chosen = {option.name: given[option.name] for option in recipe_options() if option.name in given}
+    return make_recipe(name, {option.name: given[option.name] for option in recipe_options() if option.name in given})
+
+
+def make_recipe(name: str, chosen: dict[str, Any]) -> Recipe:
+    """The named recipe for language models with these options. Raises UsageError for one that it does not have."""
     try:
         return LANGUAGE_RECIPES[name](**chosen)
     except TypeError as error:
@@ -131,6 +141,8 @@ def _kl(given: dict[str, Any]) -> Any:
 
     kl = given.get("kl", KLInReward())
     if "kl_target" not in given:
+        if "kl_horizon" in given:
+            raise UsageError(f"--kl-horizon {given['kl_horizon']:g} is how slowly β follows --kl-target: give that too")
         return kl
     if not isinstance(kl, KLInReward | KLInLoss):
         raise UsageError("--kl-target steers the price of the KL: choose --kl kl-in-reward or kl-in-loss")
@@ -175,30 +187,6 @@ def _source(name: str) -> Any:
     if not callable(getattr(module, function, None)):
         raise UsageError(f"--reward {name}: {place} has no function {function!r}")
     return getattr(module, function)
-
-
-class Display(Callback):
-    """A line now and then, with what matters of the moment."""
-
-    def __init__(self, out: Any) -> None:
-        self._out, self._next, self._total = out, 0.0, 1
-
-    def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
-        """Note how far it is."""
-        self._total = total_steps
-
-    def on_update(self, update: Update) -> None:
-        """Print a line each twentieth of the way, and for the last update."""
-        row = update.metrics
-        if update.steps < min(self._next, self._total):
-            return
-        self._next = update.steps + self._total / LINES
-        speed = row.get("time/tokens", 0.0) / max(row["time/time_elapsed"], 1e-9)
-        shown = "   ".join(f"{label} {form.format(row[name] + 0.0)}" for label, name, form in FACTS if name in row)
-        self._out.print(f"{update.steps:>12,} completions  {speed:>8,.0f} tokens/s   {shown}", soft_wrap=True)
-
-    def on_end(self, report: Report) -> None:
-        """Nothing to close."""
 
 
 def dry_run(rlhf: Any, prompts: Any, config: dict[str, Any], out: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ EVALUATIONS = 20
 """How often a run is evaluated that may stop by evaluations, but was not told how often."""
 EPISODES = 100
 """Episodes that `--until` averages over."""
-LISTENING = ("max_episodes", "video_every", "keep_every", "wandb")
+LISTENING = ("init", "max_episodes", "video_every", "keep_every", "wandb")
 """Options that stand in the configuration of a run, so that it goes on with them."""
 COUNTS = ("eval_every", "patience", "max_episodes", "video_every", "keep_every")
 """Options that count something, at least 1."""
@@ -51,6 +51,8 @@ class Run:
     """Folder of the run; by default a new one under runs/."""
     resume: str | None = None
     """Go on with the run in this folder, bit for bit as if it had never stopped."""
+    init: str | None = None
+    """Begin with the parameters and statistics of the agent in this run or file; all other settings are new."""
     until: float | None = None
     """Stop as soon as the mean return of the last 100 episodes is this high."""
     eval_every: int | None = None
@@ -155,13 +157,12 @@ def plain(env: str) -> str:
 
 def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     """A new run."""
-    from vantage.control import Agent
     from vantage.runs.config import to_json
 
     env = given["ENV"]
     chosen = plan.make(env, given)
     settings = chosen.settings
-    agent = Agent(env, **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+    agent = _begun(env, settings, given.get("init"))
     if "save_config" in given:
         config_file.save(Path(given["save_config"]), chosen)
     path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"{plain(env)}-{settings.seed}")
@@ -187,6 +188,18 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
         return train(agent, folder, config, out, given.get("profile", False))
 
 
+def _begun(env: str, settings: Any, init: str | None) -> Any:
+    """A new agent, with what an old one has learned if there is one to begin with."""
+    from vantage.control import Agent
+
+    agent = Agent(env, **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+    if init is None:
+        return agent
+    folder = RunFolder(Path(init))
+    found = next((path for path in (folder.agent, folder.checkpoint) if path.exists()), Path(init))
+    return agent.warm_start(found)
+
+
 def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     """An old run, from its last checkpoint; with the settings it began with."""
     other = sorted(given.keys() - {"resume", "json", "steps", "until", "dry_run", "profile"})
@@ -207,7 +220,7 @@ def _go_on(folder: RunFolder, config: dict[str, Any], given: dict[str, Any], out
         agent = Agent.resume(folder.checkpoint)
     else:
         settings = from_json(config["settings"])
-        agent = Agent(config["env"], **{name: getattr(settings, name) for name in settings.__dataclass_fields__})
+        agent = _begun(config["env"], settings, config.get("init"))
     config |= {"total_steps": given.get("steps") or config["total_steps"], "until": given.get("until", config["until"])}
     if agent.steps >= config["total_steps"]:
         done, more = f"{agent.steps:,}", f"{2 * agent.steps}"
@@ -223,6 +236,7 @@ def _go_on(folder: RunFolder, config: dict[str, Any], given: dict[str, Any], out
 
 def train(agent: Any, folder: RunFolder, config: dict[str, Any], out: Any, timed: bool = False) -> dict[str, Any]:
     """Learn, keep the folder up to date, and say what came out."""
+    live.say(out, f"{agent.backend}: {agent.backend_reason}\n", style="dim")
     log = FolderLog(folder, start=agent.steps)
     listeners = [
         *_evaluating(agent, folder, config, log.rows), log, *_listening(agent, folder, config),

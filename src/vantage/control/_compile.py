@@ -25,6 +25,25 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def make_room(share: float = 0.5) -> None:
+    """Let go of JAX's compiled programs once this process holds that share of the memory maps that Linux grants it.
+
+    An agent's programs take some hundred maps, JAX keeps every program, and past the limit the process dies of a
+    segmentation fault, after some 190 agents. What is still needed is compiled again, or read from the cache.
+    """
+    import jax
+
+    limit = Path("/proc/sys/vm/max_map_count")
+    if limit.exists() and maps() > share * int(limit.read_text()):
+        jax.clear_caches()
+
+
+def maps() -> int:
+    """How many memory maps this process holds, by Linux's count."""
+    with Path("/proc/self/maps").open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 def _user_cache() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))

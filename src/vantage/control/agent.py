@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vantage.control import environments, masks, model
+from vantage.control._compile import make_room
 from vantage.control.defaults import TUNED
 from vantage.control.environments import Source
 from vantage.control.jax_world import JaxWorld
@@ -59,7 +60,9 @@ class Agent:
     def __init__(self, env: Source, recipe: Recipe | None = None, **options: Any) -> None:
         chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
         environments.check_backend(env, chosen.backend)
-        chosen = replace(chosen, atari=environments.shown(env, chosen.atari, chosen.env_kwargs, chosen.frame_stack))
+        chosen = replace(
+            chosen, atari=environments.shown(env, chosen.atari, chosen.env_kwargs, chosen.frame_stack, chosen.wrappers)
+        )
         one = _made(env, 1, chosen, "sync")
         try:
             done = actions(
@@ -74,11 +77,13 @@ class Agent:
     def _set_up(self, env: Source | None, chosen: Settings, seen: Observations, done: Actions) -> None:
         self.env, self.settings = env, (chosen := chosen.fitted(seen.inputs))
         assert chosen.network is not None
+        make_room()
         rng = generator(chosen.seed, Stream.INIT)
         model.must_suit(chosen.recipe, seen, done)
         critic, of_actions = chosen.recipe.critic is not None, gives_action_values(chosen.recipe.critic)
         self._model, self._initial = model.build(seen, done, chosen.network, critic, rng, chosen.std_init, of_actions)
         self._restored: TrainState | None = None
+        self._statistics: dict[str, Any] = {}
         self._acts = 0
 
     @classmethod
@@ -105,6 +110,12 @@ class Agent:
         shown = "" if self.settings.atari is None else f"; {self.settings.atari}"
         return environments.describe(self.env, world._env, self.settings.n_envs) + shown
 
+    @property
+    def backend_reason(self) -> str:
+        """Why it does, for people."""
+        chosen = self.settings
+        return environments.reason(self.env, self.world._env, chosen.backend, chosen.frame_stack, chosen.wrappers)
+
     @cached_property
     def world(self) -> ControlWorld:
         """The training world, made when first needed; it holds everything that changes."""
@@ -114,6 +125,8 @@ class Agent:
         world = kind(self.settings, self._model, self._initial, self._make_env, self.name)
         if self._restored is not None:
             world.restore(self._restored)
+        elif self._statistics:
+            world.begin_with(self._statistics)
         LOG.info(environments.describe(self.env, world._env, self.settings.n_envs))
         return world
 
@@ -145,6 +158,32 @@ class Agent:
             raise ValueError(f"checkpoint_every = {checkpoint_every}: a number of updates, at least 1")
         saver = None if checkpoint is None else Checkpoints(agent=self, path=Path(checkpoint), every=checkpoint_every)
         return learn(self.world, self.settings.recipe, total_steps, callbacks, saver)
+
+    def warm_start(self, path: str | Path) -> "Agent":
+        """Begin with the parameters and the normalisers' statistics that a saved agent has; all else is as given here.
+
+        Raises ValueError, naming each, where shapes differ or only one of the two normalises, and once the agent has
+        its environments open: statistics and parameters belong to the start.
+        """
+        if self._restored is not None or "world" in vars(self):
+            raise ValueError("warm_start comes first: make a new Agent(…) and call it before learn, evaluate or save")
+        arrays, _ = files.load(Path(path))
+        kept = {name: x for name, x in arrays.items() if name.endswith("_moments")}
+        for name, ours in self._normalises.items():
+            theirs = f"{name}_moments" in kept
+            if ours != theirs:
+                field = "normalise_observation" if name == "observation" else "normalise_reward"
+                raise ValueError(
+                    f"{field} = {ours} here, {theirs} in {path}: set it as there, for the networks rely on it"
+                )
+        self._initial, self._statistics = self._model.vector(arrays["parameters"]), kept
+        vars(self).pop("_loaded", None)
+        return self
+
+    @property
+    def _normalises(self) -> dict[str, bool]:
+        seen = self.settings.normalise_observation and self._model.observations.normalisable
+        return {"observation": seen, "return": self.settings.normalise_reward}
 
     # ---- acting ----
 
@@ -226,7 +265,7 @@ class Agent:
 
     @cached_property
     def _loaded(self) -> Player:
-        arrays = {} if self._restored is None else self._restored.arrays
+        arrays = self._statistics if self._restored is None else self._restored.arrays
         moments = Moments.of(arrays["observation_moments"]) if "observation_moments" in arrays else None
         return Player(model=self._model, actor=Actor(self._model, self._vector), moments=moments)
 
@@ -243,6 +282,16 @@ class Agent:
             return self._player.evaluate(env, self.name, deterministic, seed)
         finally:
             env.close()
+
+    def one(self, render_mode: str | None = None) -> Any:
+        """One environment as the agent sees it: wrapped, its frames stacked. Raises ValueError where there is none."""
+        if self.env is None:
+            raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
+        drawn = {"render_mode": render_mode} if isinstance(self.env, str) and render_mode is not None else {}
+        chosen = replace(self.settings, env_kwargs=self.settings.env_kwargs | drawn)
+        if environments.in_jit(self.env) or environments.name(self.env).startswith("envpool:"):
+            raise ValueError(f"{self.name} is not drawn: only Gymnasium's environments are")
+        return _made(self.env, 1, chosen, "sync").envs[0]
 
     # ---- files ----
 
@@ -276,8 +325,9 @@ class Agent:
 def _made(env: Source, slots: int, chosen: Settings, backend: environments.Backend) -> Any:
     """The environments as the settings want them."""
     return environments.make(
-        env, slots, chosen.env_kwargs, chosen.max_episode_steps, backend, chosen.atari, chosen.frame_stack
-    )
+        env, slots, chosen.env_kwargs, chosen.max_episode_steps, backend, chosen.atari, chosen.frame_stack,
+        chosen.wrappers,
+    )  # fmt: skip
 
 
 def load(

@@ -17,6 +17,8 @@ LARGE, SMALL = 1e3, 1e-3
 """Rewards whose largest size is outside this range drown the critic, or are drowned by Adam's ε."""
 WIDE, NARROW = 10.0, 0.1
 """Boxes of actions whose half-width is outside this range do not suit a policy that begins with σ = 1."""
+FRAMES = "max_num_frames_per_episode"
+"""How Atari games call their own time limit, an argument of the environment."""
 ALIKE = 3
 """So many episodes of one length, all by termination, look like a time limit in disguise."""
 
@@ -211,7 +213,8 @@ def _judge(env: gym.Env, played: Played) -> Iterator[Finding]:
         problem = f"observations reach {played.largest:g}"
         yield Finding(rule="observation-scale", problem=problem, remedy="set normalise_observation", certain=False)
     limit = env.spec.max_episode_steps if env.spec is not None else None
-    if not played.lengths and limit is None:
+    limited = limit is not None or (env.spec is not None and bool(env.spec.kwargs.get(FRAMES)))
+    if not played.lengths and not limited:
         problem = f"no episode ended in {played.steps} random steps, and there is no time limit"
         yield Finding(rule="endless", problem=problem, remedy="set max_episode_steps", certain=False)
     yield from _hidden_truncation(played, limit)

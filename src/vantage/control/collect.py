@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import Bool, Float, Int
 
-from vantage.control.environments import autoreset
+from vantage.control.environments import autoreset, successes
 from vantage.control.masks import recorded
 from vantage.control.model import Actor
 from vantage.control.normalise import Moments
@@ -66,6 +66,7 @@ class Collector:
         self._observations, self._actions = observations, actions
         self._seed, self._check_every, self._slots, self._width = seed, check_every, env.num_envs, carry
         self.episodes: deque[tuple[float, int]] = deque(maxlen=100)
+        self.successes: deque[float] = deque(maxlen=100)
         self.finished = self.truncated = 0
         self.reset(0)
 
@@ -96,6 +97,10 @@ class Collector:
         parts = {key: np.concatenate([c[key] for c in chunks]) if whole else chunks[0][key] for key in chunks[0]}
         if whole:
             parts["mask"] &= np.cumsum(_closed(chunks, rows), axis=0) - _closed(chunks, rows) == 0
+        succeeded = parts.pop("succeeded", None)
+        if succeeded is not None:
+            told = succeeded[parts["done"] & parts["mask"]]
+            self.successes.extend(told[~np.isnan(told)].tolist())
         time = self._count(parts["reward"], parts["done"], parts["mask"], parts["terminated"])
         return Columns(**parts, time=time, carry=carry)
 
@@ -109,6 +114,7 @@ class Collector:
         reward = np.empty((rows, slots))
         terminated, done = np.empty((2, rows, slots), bool)
         mask, has_filler = np.ones((rows, slots), bool), self._mode is AutoresetMode.NEXT_STEP
+        succeeded = np.full((rows, slots), np.nan)
         noise, checked = actions.noise(rng, (rows, slots)), self._checked(rows, update)
         outputs, finals, t = {}, [], 0
         raw[0] = self.observation
@@ -129,7 +135,7 @@ class Collector:
                     terminated[t] |= self._lost_a_life(info)
                 raw[t + 1] = recorded(self._observations, env, after, info)
                 if np.count_nonzero(over):
-                    self.carry[over] = 0.0
+                    self.carry[over], succeeded[t] = 0.0, successes(info, slots)
                     finals += self._begin_anew(raw, t, over, info)
                 elif has_filler:
                     self.filler[:] = False
@@ -148,7 +154,7 @@ class Collector:
             "raw": raw[:-1], "observation": seen[:-1], "action": action,
             "reached": standardised(self._observations, frame, reached),
             "reward": reward, "terminated": terminated, "done": done, "mask": mask,
-            "actor_log_prob": self._recorded(actor, outputs, action),
+            "succeeded": succeeded, "actor_log_prob": self._recorded(actor, outputs, action),
         }  # fmt: skip
 
     def _lost_a_life(self, info: dict[str, Any]) -> Bool[Array, " B"]:
@@ -243,7 +249,8 @@ class Collector:
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Where acting stands, besides the environments themselves."""
         arrays = {name: np.array(getattr(self, name)) for name in self._standing}
-        return arrays, {"episodes": [list(episode) for episode in self.episodes]}
+        told = {"successes": list(self.successes)} if self.successes else {}
+        return arrays, {"episodes": [list(episode) for episode in self.episodes], **told}
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Stand where `state` was read; the environments must stand there too."""

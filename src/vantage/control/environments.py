@@ -9,15 +9,19 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from jaxtyping import Float
 
 from vantage.control.atari import Atari, is_game, is_game_of_envpool
 from vantage.control.jax_env import JaxEnv, JaxVectorEnv
+from vantage.control.wrappers import around
 
 Source = Any
 """An id (`CartPole-v1`, `envpool:…`, `gymnax:…`, `brax:…`, `mdp:…`), a callable that returns a `gymnasium.Env`, an
 `MDP`, or a `JaxEnv`.
 """
+Wrappers = dict[str, dict[str, Any]]
 Backend = Literal["auto", "sync", "async", "vector"]
 """How Gymnasium's environments are stepped: one by one, in processes, or by a vector implementation of their own."""
 EXTRAS = ("box2d", "mujoco")
@@ -28,6 +32,8 @@ IN_JIT = {
     "mdp": "vantage.mdp.jax_env",
 }
 """Prefixes of environments that are written in JAX, and the modules whose `make` builds them."""
+SUCCESS = "is_success"
+"""The key of an info that says whether the episode that ends reached its goal."""
 OWN_VECTOR = 4
 """From so many slots on an environment's own vector implementation is faster than single ones (measured on
 CartPole-v1: 40 against 71 µs a step for 8 slots, 80 against 24 for one).
@@ -65,7 +71,9 @@ def check_backend(source: Source, backend: Backend) -> None:
         raise ValueError(f"backend = {backend!r}: {name(source)} has one way of being stepped; leave backend at 'auto'")
 
 
-def shown(source: Source, atari: Atari | None, env_kwargs: dict[str, Any], frame_stack: int) -> Atari | None:
+def shown(
+    source: Source, atari: Atari | None, env_kwargs: dict[str, Any], frame_stack: int, wrappers: Wrappers | None = None
+) -> Atari | None:
     """How a game is shown: as chosen, or Atari(); None for what is no Atari game.
 
     Raises ValueError for a choice that the environment does not have.
@@ -79,6 +87,9 @@ def shown(source: Source, atari: Atari | None, env_kwargs: dict[str, Any], frame
         raise ValueError(f"frame_stack = {frame_stack}: games are stacked by atari=Atari(frames={frame_stack})")
     if frame_stack > 1 and (pool or in_jit(source)):
         raise ValueError(f"frame_stack = {frame_stack}: only Gymnasium's environments are stacked, not {name(source)}")
+    if wrappers and (game or pool or in_jit(source)):
+        shows = "games are shown by atari=Atari(…)" if game else "only Gymnasium's environments are wrapped"
+        raise ValueError(f"wrappers = {', '.join(wrappers)}: {shows}; leave them out for {name(source)}")
     if game and own and "frameskip" in env_kwargs:
         raise ValueError("env_kwargs: frameskip is set by atari=Atari(frame_skip=…)")
     return (atari or Atari()) if game else None
@@ -92,11 +103,12 @@ def make(
     backend: Backend = "auto",
     atari: Atari | None = None,
     frame_stack: int = 1,
+    wrappers: Wrappers | None = None,
 ) -> VectorEnv:
     """`slots` copies of an environment, stepped together from outside of any compiled program.
 
-    `atari` says how a game is shown; of others `frame_stack` observations are seen together, which only single
-    environments do.
+    `atari` says how a game is shown; others have `wrappers` around them, and `frame_stack` observations are seen
+    together, which only single environments do.
 
     With "auto" an id whose environment has a vector implementation of its own uses that from 4 slots on, a callable
     that has `make_vector(slots)` is asked for all of them, and others are stepped one by one. Raises ValueError for an
@@ -110,9 +122,9 @@ def make(
 
         options = ({} if atari is None else atari.of_envpool) | env_kwargs
         return envpool_env.make(source.partition(":")[2], slots, max_episode_steps, **options)
-    if frame_stack > 1:
-        one, seen = _single(source, env_kwargs, max_episode_steps), gym.wrappers.FrameStackObservation
-        return _together(source, lambda: seen(one(), frame_stack, padding_type="reset"), slots, backend)
+    if frame_stack > 1 or wrappers:
+        one, seen = around(_single(source, env_kwargs, max_episode_steps), wrappers or {}), _stacked(frame_stack)
+        return _together(source, lambda: seen(one()), slots, backend)
     if isinstance(source, str):
         return _of_gymnasium(source, slots, env_kwargs, max_episode_steps, backend, atari)
     if not callable(source):
@@ -129,6 +141,13 @@ def _single(source: Source, env_kwargs: dict[str, Any], max_episode_steps: int |
     if isinstance(source, str):
         return lambda: gym.make(source, max_episode_steps=max_episode_steps, **env_kwargs)
     return lambda: _limited(source(**env_kwargs), max_episode_steps)
+
+
+def _stacked(frames: int) -> Callable[[gym.Env], gym.Env]:
+    """What shows the last `frames` observations together."""
+    if frames == 1:
+        return lambda env: env
+    return lambda env: gym.wrappers.FrameStackObservation(env, frames, padding_type="reset")
 
 
 def _of_gymnasium(
@@ -181,6 +200,20 @@ def describe(source: Source, env: VectorEnv | JaxEnv, slots: int) -> str:
     return f"{name(source)}: Gymnasium, one after another ({copies}){hint}"
 
 
+def reason(source: Source, env: VectorEnv | JaxEnv, backend: Backend, frame_stack: int, wrappers: Wrappers) -> str:
+    """Why that implementation was chosen: one clause for people."""
+    if in_jit(source) or (isinstance(source, str) and prefix(source) == "envpool"):
+        return "the only way there is"
+    if backend != "auto":
+        return f"backend = {backend!r}"
+    if not isinstance(env, SyncVectorEnv | AsyncVectorEnv):
+        return f"faster from {OWN_VECTOR} slots on"
+    if frame_stack > 1 or wrappers:
+        return "single ones are wrapped"
+    own = find(source).vector_entry_point is not None if isinstance(source, str) else hasattr(source, "make_vector")
+    return f"faster below {OWN_VECTOR} slots" if own else "it has no vector implementation of its own"
+
+
 def _in_envpool(env_id: str) -> bool:
     """Whether EnvPool is installed and its kind of environment; whether it has this one only EnvPool can say."""
     return find_spec("envpool") is not None and "gymnasium.envs.mujoco" in str(find(env_id).entry_point)
@@ -231,6 +264,15 @@ def _installed(spec: Any) -> Iterator[None]:
 def autoreset(env: VectorEnv) -> AutoresetMode:
     """How the environments begin anew."""
     return AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+
+
+def successes(info: dict[str, Any], slots: int) -> Float[np.ndarray, " B"]:
+    """What the step that ended episodes told of each slot's `is_success`: 1 or 0, NaN where nothing."""
+    told, found = info.get("final_info", info), np.full(slots, np.nan)
+    if SUCCESS in told:
+        there = np.asarray(told.get(f"_{SUCCESS}", np.ones(slots, bool)))
+        found[there] = np.asarray(told[SUCCESS])[there].astype(float)
+    return found
 
 
 def _limit_name(spec: Any) -> str:

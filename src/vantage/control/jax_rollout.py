@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from vantage.control.actions import Actions, JointActions
 from vantage.control.collect import Collector
+from vantage.control.exploration import StateDependentActions
 from vantage.control.jax_env import JaxEnv, JaxVectorEnv, advance
 from vantage.control.model import Actor, Model
 from vantage.control.normalise import Moments
@@ -67,13 +68,18 @@ class Taken(NamedTuple):
 
 def act(env: JaxEnv, model: Model, vector: Float[Array, " P"], acting: Acting, given: Given) -> tuple[Acting, Taken]:
     """T rows of every slot, with the parameters held."""
-    n = model.acting_carry
+    n, log_std = model.acting_carry, model.networks(vector).log_std
 
     def row(now: Acting, inputs: tuple[Array, Array]) -> tuple[Acting, Taken]:
         noise, keys = inputs
         seen = standardised(model.observations, given.frame, now.observation)
-        policy, memory = model.advance(vector, seen, now.carry[:, :n])
-        action = sample(model.actions, policy, noise).astype(model.actions.dtype)
+        outputs, memory = model.acting(vector, seen, now.carry[:, :n])
+        policy = model.actions.distribution(outputs, log_std)
+        if isinstance(model.actions, StateDependentActions):
+            action = model.actions.sample(outputs, jnp.exp(log_std), noise)
+        else:
+            action = sample(model.actions, policy, noise)
+        action = action.astype(model.actions.dtype)
         step = advance(env, keys, now.state, model.actions.to_env(action))
         reached, after = model.observations.record(step.reached), model.observations.record(step.observation)
         returns, lengths, done = (

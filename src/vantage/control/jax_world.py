@@ -24,7 +24,7 @@ from vantage.control.recurrent import Memory
 from vantage.control.settings import Settings
 from vantage.control.streams import Stream, generator
 from vantage.control.training import MISMATCH, ControlWorld
-from vantage.recipe import Recipe, Separate, TrustRegion, check
+from vantage.recipe import Recipe, Separate, TrustRegion
 from vantage.rollout import Rollout
 
 Array = Any
@@ -60,9 +60,6 @@ class JaxWorld(ControlWorld):
     _collector: JaxCollector
 
     def __init__(self, settings: Settings, model: Model, vector: Array, make_env: Any, name: str) -> None:
-        check(
-            not settings.use_sde, settings, "use_sde", "environments in JAX draw their noise step by step; set it False"
-        )
         super().__init__(settings, model, vector, make_env, name)
         self._collector.model = model
         self._ahead: Drawn | None = None

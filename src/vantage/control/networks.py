@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -55,7 +55,7 @@ class Network(Protocol):
     Implement it as a frozen dataclass, decorated with `runs.known` if agents that use it are to be saved.
 
     `build` returns any pytree that is callable. One that maps a single vector, as Equinox modules do, is mapped over
-    the batch.
+    the batch. Where there is a property `critic`, another network, the critic is built by that.
     """
 
     def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Callable[..., Any]: ...
@@ -83,6 +83,12 @@ class Divisible(Network, Protocol):
 def shares(network: Any) -> bool:
     """Whether actor and critic have something in common: the network's trunk, or what a recurrent one has before it."""
     return isinstance(network, Divisible) and (network.shared or shares(getattr(network, "before", None)))
+
+
+def critic_of(network: Any) -> Any:
+    """What the critic is built by: the network's own `critic` where it has one, else the network itself."""
+    own = getattr(network, "critic", None)
+    return own if isinstance(own, Network) else network
 
 
 class Batched(eqx.Module):
@@ -134,6 +140,8 @@ class MLP:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
+    critic_hidden: tuple[int, ...] | None = None
+    """Widths of the critic's hidden layers; None: as the actor's."""
     activation: Activation = "tanh"
     """What follows each hidden layer."""
     shared: bool = False
@@ -142,8 +150,18 @@ class MLP:
     """Whether weights begin orthogonal; else weights and biases are uniform in ±1/√(inputs of the layer)."""
 
     def __post_init__(self) -> None:
-        check(all(width >= 1 for width in self.hidden), self, "hidden", "each layer needs at least one unit")
+        for name in ("hidden", "critic_hidden"):
+            fits = all(width >= 1 for width in getattr(self, name) or ())
+            check(fits, self, name, "each layer needs at least one unit")
+        own = self.critic_hidden is None or not self.shared
+        check(own, self, "critic_hidden", "the critic's layers are the actor's; set shared=False, or leave it out")
         check(self.activation in ACTIVATIONS, self, "activation", f"choose one of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def critic(self) -> "MLP":
+        """What the critic is built by."""
+        hidden = self.hidden if self.critic_hidden is None else self.critic_hidden
+        return replace(self, hidden=hidden, critic_hidden=None)
 
     def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Tower:
         """The tower with fresh weights, float32."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vantage.control import masks
+from vantage.control.environments import successes
 from vantage.control.model import Actor, Model
 from vantage.control.normalise import Moments
 from vantage.control.observations import FlatObservations, standardised
@@ -24,6 +25,13 @@ class Evaluation:
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    successes: tuple[bool, ...] = ()
+    """What the environment told of `is_success`, of the episodes that it told it of."""
+
+    @property
+    def success(self) -> float | None:
+        """Share of the episodes that reached their goal; None where the environment knows of none."""
+        return float(np.mean(self.successes)) if self.successes else None
 
     @property
     def mean(self) -> float:
@@ -36,7 +44,8 @@ class Evaluation:
         return float(np.std(self.returns))
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f} over {len(self.returns)} episodes"
+        told = "" if self.success is None else f", {self.success:.0%} successful"
+        return f"{self.mean:.2f} ± {self.std:.2f} over {len(self.returns)} episodes{told}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +128,7 @@ class Player:
         """One whole episode in each slot of a vector environment. Raises ValueError where one does not end."""
         observation, info = env.reset(seed=reset_seed(seed, 0, Stream.EVALUATE))
         returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
-        running = np.ones(env.num_envs, bool)
+        running, succeeded = np.ones(env.num_envs, bool), np.full(env.num_envs, np.nan)
         rng = None if deterministic else generator(seed, Stream.EVALUATE)
         state = np.zeros((env.num_envs, self.actor.carry), np.float32)
         while running.any():
@@ -127,7 +136,11 @@ class Player:
             observation, reward, terminated, truncated, info = env.step(self.model.actions.to_env(chosen))
             returns += np.where(running, reward, 0.0)
             lengths += running
-            running &= ~(terminated | truncated)
+            over = running & (terminated | truncated)
+            if over.any():
+                succeeded[over] = successes(info, env.num_envs)[over]
+            running &= ~over
             if lengths.max() > MAX_EPISODE:
                 raise ValueError(f"{name}: an episode did not end within {MAX_EPISODE} steps; set max_episode_steps")
-        return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()))
+        told = tuple((succeeded[~np.isnan(succeeded)] > 0).tolist())
+        return Evaluation(returns=tuple(returns.tolist()), lengths=tuple(lengths.tolist()), successes=told)

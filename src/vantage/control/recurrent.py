@@ -5,7 +5,7 @@ forward pass is array-API code, so that acting needs NumPy only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,7 +14,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
-from vantage.control.networks import MLP, Divisible, Inputs, Network, forward, host_forward, orthogonal
+from vantage.control.networks import (
+    MLP,
+    Batched,
+    Divisible,
+    Inputs,
+    Network,
+    critic_of,
+    forward,
+    host_forward,
+    orthogonal,
+)
 from vantage.recipe import check
 from vantage.recipe.schedule import check_type, check_whole
 from vantage.runs.config import known
@@ -119,7 +129,7 @@ class Recurrent(eqx.Module):
         for layer, carry in zip(self.layers, self._split(memory.carry), strict=True):
             states.append(_scan(layer, layer.read(x), memory._replace(carry=carry)))
             x = states[-1][..., : layer.width]
-        return _through(self.head, x), jnp.concatenate(states, axis=-1)
+        return _through(self.head, x), jnp.concatenate(states or [x[..., :0]], axis=-1)
 
     def step(self, x: Float[Array, "*B D"], state: Float[Array, "*B S"]) -> tuple[Any, Any]:
         """One row of each of any number of columns, side by side."""
@@ -135,12 +145,21 @@ class Recurrent(eqx.Module):
         for layer, before in zip(self.layers, self._split(state), strict=True):
             states.append(layer.next(xp, layer.read(x), before))
             x = states[-1][..., : layer.width]
-        return through(self.head, x), states[0] if len(states) == 1 else xp.concatenate(states, axis=-1)
+        return through(self.head, x), states[0] if len(states) == 1 else xp.concatenate(states or [state], axis=-1)
 
     def _split(self, state: Any) -> list[Any]:
         """The state of each layer."""
         ends = np.cumsum([layer.state_size for layer in self.layers]).tolist()
         return [state[..., end - layer.state_size : end] for layer, end in zip(self.layers, ends, strict=True)]
+
+
+class Detached(Batched):
+    """A head whose loss does not reach what is below it."""
+
+    head: Any
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
+        return forward(self.head, lax.stop_gradient(x))
 
 
 def _through(part: Any, x: Any) -> Any:
@@ -198,6 +217,10 @@ class Remembering:
     """What stands between the recurrent layers and the outputs; MLP(hidden=()) for a linear head alone."""
     shared: bool = False
     """Whether actor and critic have the recurrent layers, and what is before them, in common."""
+    critic_remembers: bool = True
+    """Whether the critic has recurrent layers, too; False: only what is before and after them."""
+    detached: bool = False
+    """With `shared`: whether the critic's loss leaves what is shared alone."""
     sequence_length: int | None = None
     """Rows of a training sequence, through which the gradient flows back; it begins from the state that was there.
     None: the whole rollout.
@@ -211,8 +234,17 @@ class Remembering:
         check_type(self.before is None or plain, self, "before", "MLP(hidden=…), a CNN or None")
         plain = isinstance(self.after, Network) and not isinstance(self.after, Remembering)
         check_type(plain, self, "after", "a network such as MLP()")
+        own = self.critic_remembers or not self.shared
+        check(own, self, "critic_remembers", "the recurrent layers are shared; set shared=False, or leave it out")
+        check(self.shared or not self.detached, self, "detached", "nothing is shared; set shared=True, or leave it out")
         fits = self.sequence_length is None or (isinstance(self.sequence_length, int) and self.sequence_length >= 1)
         check(fits, self, "sequence_length", "at least one row, or None for the whole rollout")
+
+    @property
+    def critic(self) -> "Remembering | Valuing":
+        """What the critic is built by."""
+        own = replace(self, before=critic_of(self.before), after=critic_of(self.after))
+        return own if self.critic_remembers and not self.detached else Valuing(of=own)
 
     def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Recurrent:
         """Everything from the observation to the outputs."""
@@ -241,6 +273,23 @@ class Remembering:
                   orthogonal(rng, self.hidden, gates, 1.0), bias, kind)
             for n in (inputs, *(self.hidden,) * (self.layers - 1))
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valuing:
+    """The critic of a recurrent network that does not remember, or whose loss leaves what is shared alone."""
+
+    of: Remembering
+
+    def build(self, rng: np.random.Generator, inputs: Inputs, outputs: int, gain: float) -> Recurrent:
+        """What is before and after the recurrent layers."""
+        encoder, n = (None, inputs.size) if self.of.before is None else self.of.before.build_trunk(rng, inputs)
+        return Recurrent(encoder, (), self.of.after.build(rng, Inputs(size=n), outputs, gain))
+
+    def build_head(self, rng: np.random.Generator, features: int, outputs: int, gain: float) -> Any:
+        """What stands on what is shared."""
+        head = self.of.after.build(rng, Inputs(size=features), outputs, gain)
+        return Detached(head) if self.of.detached else head
 
 
 @known

@@ -9,6 +9,7 @@ from vantage.control.environments import Backend
 from vantage.control.images import Channels
 from vantage.control.networks import Inputs, Network, shares
 from vantage.control.recurrent import Remembering
+from vantage.control.wrappers import problem
 from vantage.recipe import PPO, Joint, Optim, Recipe, Separate, TrustRegion, check
 from vantage.recipe.schedule import check_type, check_whole, checked_options
 from vantage.runs.config import known
@@ -55,6 +56,8 @@ class Settings:
     """Time limit of an episode; None: the environment's own."""
     frame_stack: int = 1
     """How many observations are seen together, the latest last; Atari games have `atari.frames`."""
+    wrappers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Gymnasium's wrappers around each environment, innermost first: names with their arguments."""
     image_channels: Channels | None = None
     """Which axis of pictures holds their channels, "first" or "last"; None: the smaller one."""
     atari: Atari | None = None
@@ -84,6 +87,8 @@ class Settings:
         check(self.seed >= 0, self, "seed", "a seed is not negative")
         check(self.backend in get_args(Backend), self, "backend", f"choose one of {', '.join(get_args(Backend))}")
         check(self.frame_stack >= 1, self, "frame_stack", "1 stacks nothing")
+        found = problem(self.wrappers)
+        check(found is None, self, "wrappers", found or "")
         known = (None, *get_args(Channels))
         check(self.image_channels in known, self, "image_channels", 'give "first", "last" or None')
         check(0.0 <= self.held_out < 1.0, self, "held_out", "a share below 1, such as 0.25, or 0")
@@ -98,6 +103,11 @@ class Settings:
             "at least one step, or None",
         )
         self._check_sharing()
+        apart = self.atari is not None and self.atari.life_ends and self.recipe.psi.counts_from_start
+        check(
+            not apart, self.recipe, "psi", "the return of a whole game does not end where a life is lost; "
+            "set atari=Atari(life_ends=False), or choose a Ψ of what follows, such as RewardToGo()",
+        )  # fmt: skip
         check(
             self.recipe.n_minibatches <= self.items,
             self.recipe,

@@ -33,7 +33,7 @@ class ControlWorld:
 
     def __init__(self, settings: Settings, model: Model, vector: Array, make_env: Any, name: str) -> None:
         self._settings, self._model, self._make_env, self._name = settings, model, make_env, name
-        self._moving = learning.start(vector)
+        self._moving = learning.start(vector, settings.optim)
         self._env = make_env(settings.n_envs)
         self._collector = self._collector_type(
             self._env, name, model.observations, model.actions, settings.seed, settings.check_actor_every, model.carry
@@ -155,6 +155,8 @@ class ControlWorld:
         if self._collector.episodes:
             returns, lengths = zip(*self._collector.episodes, strict=True)
             metrics |= {"rollout/ep_rew_mean": float(np.mean(returns)), "rollout/ep_len_mean": float(np.mean(lengths))}
+        if self._collector.successes:
+            metrics["rollout/success_rate"] = float(np.mean(self._collector.successes))
         if self._collector.finished:
             metrics["rollout/truncated_share"] = self._collector.truncated / self._collector.finished
         return metrics
@@ -216,7 +218,7 @@ class ControlWorld:
             told["train/learning_rate"] = optim.lr
         if isinstance(recipe.objective, Clip):
             told["train/clip_range"] = recipe.objective.low
-        if self.actor.std is not None:
+        if "log_std" in self._model.names:  # asked here, as an actor costs as much as a small update
             told["train/std"] = float(np.mean(self.actor.std))
         return told
 
@@ -241,7 +243,7 @@ class ControlWorld:
         collector, episodes = self._collector.state()
         arrays: dict[str, Any] = {
             "parameters": self._model.named(self.vector),
-            "optimiser": {name: np.array(x) for name, x in self._moving.adam._asdict().items()},
+            "optimiser": {_name(path): np.array(x) for path, x in _leaves(self._moving.optimiser)},
             "collector": collector,
             "discounted": self._discounted,
         }
@@ -258,16 +260,17 @@ class ControlWorld:
     def restore(self, state: TrainState) -> None:
         """Go on exactly from `state`."""
         arrays, counters = state.arrays, state.counters
-        moving = learning.start(self._model.vector(arrays["parameters"]))
-        adam = moving.adam._replace(**{name: jax.numpy.array(x) for name, x in arrays["optimiser"].items()})
-        self._moving, self._actor = moving._replace(adam=adam), None
+        moving, kept = (
+            learning.start(self._model.vector(arrays["parameters"]), self._settings.optim),
+            arrays["optimiser"],
+        )
+        leaves = [jax.numpy.array(kept[_name(path)]) for path, _ in _leaves(moving.optimiser)]
+        optimiser = jax.tree.unflatten(jax.tree.structure(moving.optimiser), leaves)
+        self._moving, self._actor = moving._replace(optimiser=optimiser), None
         self.steps, self.updates = counters["steps"], counters["updates"]
         self._epochs, self.beta = counters["epochs"], counters["beta"]
         self.lr = counters.get("lr", self.lr)
-        if self._observed is not None:
-            self._observed = Moments.of(arrays["observation_moments"])
-        if self._returned is not None:
-            self._returned = Moments.of(arrays["return_moments"])
+        self.begin_with(arrays)
         if self.exact():
             snapshot.put(self._env, arrays["environments"], counters["environments"])
             self._collector.restore(arrays["collector"])
@@ -275,10 +278,26 @@ class ControlWorld:
         else:
             self.cut()
         self._collector.episodes.extend((r, int(n)) for r, n in counters["episodes"])
+        self._collector.successes.extend(counters.get("successes", ()))
+
+    def begin_with(self, arrays: dict[str, Any]) -> None:
+        """Take over the normalisers' statistics of another agent, before anything was learned."""
+        if self._observed is not None:
+            self._observed = Moments.of(arrays["observation_moments"])
+        if self._returned is not None:
+            self._returned = Moments.of(arrays["return_moments"])
 
     def close(self) -> None:
         """Close the environments."""
         self._env.close()
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def mismatch(rollout: Rollout) -> float:

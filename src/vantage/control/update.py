@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +18,7 @@ from vantage.control.coefficients import refill
 from vantage.control.measure import entropy_of, gradient_norms, measured
 from vantage.control.model import Model
 from vantage.control.recurrent import Memory
-from vantage.recipe import Penalty, Recipe, ResidualTD, Separate, TrustRegion
+from vantage.recipe import Adam, Joint, Penalty, Recipe, ResidualTD, RMSProp, RMSPropTF, Separate, TrustRegion
 from vantage.rollout import Rollout
 from vantage.theory import psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
@@ -27,10 +27,10 @@ Array = Any
 
 
 class Moving(NamedTuple):
-    """What learning changes: parameters, Adam's moments and its count."""
+    """What learning changes: parameters, and the optimiser's state, such as Adam's moments and count."""
 
     vector: Float[Array, " P"]
-    adam: Any
+    optimiser: Any
 
 
 class Metrics(eqx.Module):
@@ -44,14 +44,23 @@ class Metrics(eqx.Module):
         return dict(zip(self.names, np.asarray(self.values).tolist(), strict=True))
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Fixed:
+    """What is part of a compiled program, not among its numbers."""
+
+    value: Any
+
+
 class Rates(NamedTuple):
-    """The optimiser's numbers at this moment, as plain numbers so that schedules do not compile anew."""
+    """The optimiser at this moment, with plain numbers so that schedules do not compile anew."""
 
     actor: Any
     critic: Any
     vf_coef: Any
     max_grad_norm: Any
     eps: Any
+    optimiser: Fixed
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -249,23 +258,35 @@ def _batch(model: Model, batch: dict[str, Array], chosen: Int[Array, " N"]) -> B
 
 
 def _descend(model: Model, moving: Moving, gradient: Array, rates: Rates, separate: bool) -> Moving:
-    """One Adam step.
+    """One step of the optimiser.
 
     The gradient is clipped by its *global* norm: of everything together, or of actor and critic each.
     """
     n = model.n_actor if separate else model.size
     parts = [_clip(part, rates.max_grad_norm) for part in (gradient[:n], gradient[n:]) if part.size]
-    scaled, adam = optax.scale_by_adam(eps=rates.eps).update(jnp.concatenate(parts), moving.adam)
+    direction = transformation(rates.optimiser.value, rates.eps)
+    scaled, state = direction.update(jnp.concatenate(parts), moving.optimiser, moving.vector)
     lr = jnp.where(jnp.arange(model.size) < n, rates.actor, rates.critic)
-    return Moving(moving.vector - lr * jnp.asarray(scaled), adam)
+    return Moving(moving.vector - lr * jnp.asarray(scaled), state)
+
+
+def transformation(optimiser: Any, eps: Any) -> optax.GradientTransformation:
+    """What makes the direction of a step of a gradient."""
+    match optimiser:
+        case Adam():
+            return optax.scale_by_adam(optimiser.b1, optimiser.b2, eps)
+        case RMSPropTF():
+            return optax.scale_by_rms(optimiser.decay, eps, initial_scale=1.0)
+        case RMSProp():
+            return optax.scale_by_rms(optimiser.decay, eps, eps_in_sqrt=False)
+    return optimiser.build(eps)
 
 
 def _clip(gradient: Array, bound: Any) -> Array:
     """g · min(1, bound/‖g‖)."""
     if bound is None:
         return gradient
-    norm = jnp.sqrt(jnp.sum(gradient**2))
-    return gradient * jnp.where(norm > bound, bound / norm, 1.0)
+    return gradient * reduce.clip_factor(jnp.sqrt(jnp.sum(gradient**2)), bound)
 
 
 def _no_metrics(minibatch: Any, batch: dict[str, Array], moving: Moving) -> dict[str, Array]:
@@ -306,16 +327,22 @@ def _summary(
     return Metrics(jnp.stack(list(metrics.values())), tuple(metrics))
 
 
-def start(vector: Float[Array, " P"]) -> Moving:
+def start(vector: Float[Array, " P"], optim: Any = Joint()) -> Moving:  # noqa: B008 (frozen)
     """Parameters that have not moved yet."""
-    return Moving(jnp.array(vector), optax.scale_by_adam().init(jnp.array(vector)))
+    return Moving(jnp.array(vector), transformation(_optimiser(optim), optim.eps).init(jnp.array(vector)))
+
+
+def _optimiser(optim: Any) -> Any:
+    return Adam() if isinstance(optim, Separate) else optim.optimiser
 
 
 def rates(optim: Any) -> Rates:
     """The numbers of an optimiser whose schedules have been placed."""
     if isinstance(optim, Separate):
-        return Rates(optim.actor_lr, optim.critic_lr, 1.0, optim.max_grad_norm, optim.eps)
-    return Rates(optim.lr, optim.lr, optim.vf_coef, optim.max_grad_norm, optim.eps)
+        numbers = optim.actor_lr, optim.critic_lr, 1.0, optim.max_grad_norm, optim.eps
+    else:
+        numbers = optim.lr, optim.lr, optim.vf_coef, optim.max_grad_norm, optim.eps
+    return Rates(*numbers, Fixed(_optimiser(optim)))
 
 
 def real_items(model: Model, mask: Bool[Array, "T B"]) -> Bool[Array, " S"]:

@@ -10,7 +10,8 @@ from vantage.explain.choices import convert, nearest
 from vantage.explain.difference import Difference, diff
 from vantage.explain.metrics import METRICS, MetricExplanation, explain_metric
 from vantage.explain.recipe import Explanation, explain_recipe
-from vantage.recipe import RECIPES, Recipe
+from vantage.recipe import Recipe
+from vantage.recipe.presets import EVERY_RECIPE
 
 __all__ = ["Difference", "Explanation", "MetricExplanation", "diff", "explain"]
 
@@ -23,11 +24,11 @@ def explain(what: str | Recipe = "ppo", **choices: Any) -> Explanation | MetricE
     Raises ValueError for an unknown name, suggesting the nearest one.
     """
     what = known(what) if isinstance(what, str) else what
-    if isinstance(what, str) and what not in RECIPES:
+    if isinstance(what, str) and what not in EVERY_RECIPE:
         if choices:
             raise ValueError(f"{what} is a metric, so it has no {next(iter(choices))!r}: leave it out")
         return explain_metric(what)
-    recipe = RECIPES[what]() if isinstance(what, str) else what
+    recipe = EVERY_RECIPE[what]() if isinstance(what, str) else what
     return explain_recipe(replace(recipe, **{name: _choice(name, x) for name, x in choices.items()}))
 
 
@@ -36,7 +37,7 @@ def known(what: str) -> str:
 
     Raises ValueError, suggesting the nearest name, or how to choose what is only a part of a recipe.
     """
-    names = {name.lower(): name for name in (*RECIPES, *METRICS)}
+    names = {name.lower(): name for name in (*EVERY_RECIPE, *METRICS)}
     if what.lower() in names:
         return names[what.lower()]
     for part in ("psi", "objective", "critic"):

@@ -75,7 +75,7 @@ def _plain(line: str, module: str, absent: set[str]) -> str:
         line = re.sub(r"ε_(low|high)", "ε", line)
     sign, instead = REWRITE.get(module, ("", ""))
     line = re.sub(sign, instead, line) if sign else line
-    return re.sub(r",?\s*(if|where)? ?`\w+` is given|, without it", "", line)
+    return re.sub(r",?\s*(if|where)? ?`\w+` is given|,?\s*without it", "", line)
 
 
 def _define(line: str, function: Callable[..., Any]) -> Definition:

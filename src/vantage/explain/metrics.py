@@ -41,6 +41,10 @@ METRICS: dict[str, Metric] = {
         unit="reward",
     ),
     "rollout/ep_len_mean": Metric(what="length of an episode", over=EPISODES, formula="T", unit="steps"),
+    "rollout/success_rate": Metric(
+        what="share of the episodes that the world calls a success (info[\"is_success\"])", over=EPISODES,
+        formula="successes / episodes", unit="share",
+    ),
     "eval/mean_reward": Metric(
         what="return of an episode, in the world's own reward, with the most likely actions", over=EVALUATED,
         formula="Σ_{t=0}^{T−1} r_t", unit="reward",

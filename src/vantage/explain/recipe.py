@@ -15,8 +15,8 @@ from vantage.theory import kl_control, objectives, psi, reduce
 
 EXPECTATIONS = {
     "total_steps": "E_{{s_t, a_t ∼ {π}}}[ {x} ]",
-    "total_columns": "E_{{τ ∼ {π}}}[ Σ_t ({x}) ]",
-    "total_trajectories": "E_{{τ ∼ {π}}}[ Σ_t ({x}) ]",
+    "total_columns": "E_{{τ ∼ {π}}}[ Σ_t {x} ]",
+    "total_trajectories": "E_{{τ ∼ {π}}}[ Σ_t {x} ]",
 }
 """The expectation that dividing by each total of `theory.reduce` estimates."""
 
@@ -100,7 +100,7 @@ def explain_recipe(recipe: Recipe) -> Explanation:
     if critic is not None and gives_action_values(recipe.critic):
         critic = critic.replace("V_φ(s_t)", "Q_φ(s_t, a_t)")
         notes += [replace(one, text=one.text.replace("π(", f"{policy}(")) for one in read(psi.expected_value)]
-    frame = _frame(recipe)
+    frame = _frame(recipe, notes)
     objective, critic = frame(gain, policy), critic and frame(critic, policy)
     subject = constraint(recipe.objective)
     where = _closure([objective, subject or "", critic or ""], [weight, *target, *notes])
@@ -142,12 +142,15 @@ def _psi(recipe: Recipe, notes: list[Definition]) -> tuple[Definition, list[Defi
     return Definition("Ψ_t", weight, when), [Definition("R_t", target)] if critic else []
 
 
-def _frame(recipe: Recipe) -> Any:
+def _frame(recipe: Recipe, notes: list[Definition]) -> Any:
     """How one decision's number becomes the expectation that the batch estimates."""
+    share = ""
+    if hasattr(recipe.reduction, "weight"):
+        share = str(run(recipe.reduction, Record(), notes=notes, method="weight")).replace("row_weight", "")
     total = run(recipe.reduction, Record(), notes=[], method="total")
     divisor = str(total).replace(" total_columns", " B")
-    shape = EXPECTATIONS.get(str(total), f"Σ_{{{{t, b}}}} ({{x}}) / ({divisor}),   s_t, a_t ∼ {{π}}")
-    return lambda x, policy: shape.format(x=x, π=policy)
+    shape = EXPECTATIONS.get(str(total), f"Σ_{{{{t, b}}}} {{x}} / ({divisor}),   s_t, a_t ∼ {{π}}")
+    return lambda x, policy: shape.format(x=f"{share}({x})" if "Σ" in shape else x, π=policy)
 
 
 def _closure(formulas: list[str], known: list[Definition]) -> tuple[Definition, ...]:

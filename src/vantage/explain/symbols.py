@@ -103,6 +103,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     _s("group_b", "the prompt or seed that column b answers", "fixed", "the rollout", "[B]", "—", "rollout.Rollout.group", r"group_[bj]"),
     _s("std", "standard deviation of the returns of a group", "fixed", "the same batch", "[B]", "reward", "theory.psi.group_relative", r"std(?=_)"),
     _s("w_i", "weight of entry i: 1 if sampled", "fixed", "the rollout", "[T, B]", "no unit", "rollout.Rollout.weight", r"w_[ij]"),
+    _s("w_{tb}", "what step t of column b counts", "fixed", "the rollout's mask", "[T, B]", "no unit", "theory.reduce.column_share"),
+    _s("m_{tb}", "1 at a real decision, 0 at padding", "sampled", "the world", "[T, B]", "no unit", "rollout.Rollout.mask"),
     _s("mean", "mean of the weights in the same part of the batch", "fixed", "the same batch", "scalar", "reward", "theory.reduce.mean", r"\bmean(?:\b|(?=_\{))"),
     _s("Var", "variance of the weights in the same part of the batch", "fixed", "the same batch", "scalar", "reward²", "theory.reduce.variance", r"Var\b"),
     # parameters

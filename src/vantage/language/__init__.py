@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vantage.language.roles import Critic, FromActor, FromReward, LoRA, OnActor, Roles
     from vantage.language.settings import Settings
     from vantage.language.training import LanguageWorld, Sample
+    from vantage.language.vllm import VLLM, VLLMServer
 
 _HOMES = {
     "callbacks": ("Evaluate", "Samples"),
@@ -21,6 +22,7 @@ _HOMES = {
     "roles": ("Critic", "FromActor", "FromReward", "LoRA", "OnActor", "Roles"),
     "settings": ("Settings",),
     "training": ("LanguageWorld", "Sample"),
+    "vllm": ("VLLM", "VLLMServer"),
 }
 _MODULE = {name: module for module, names in _HOMES.items() for name in names}
 """Where each name lives; its module, and with it PyTorch, is imported when the name is first asked for."""
@@ -41,6 +43,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "RLHF",
+    "VLLM",
     "Completions",
     "Critic",
     "Evaluate",
@@ -61,4 +64,5 @@ __all__ = [
     "Settings",
     "Shaping",
     "Subtract",
+    "VLLMServer",
 ]

@@ -7,25 +7,39 @@ from typing import Any
 from vantage.callbacks import Each
 from vantage.language.rlhf import RLHF
 from vantage.language.training import Sample
-from vantage.loop import Update
+from vantage.loop import Report, Update
 from vantage.recipe import Recipe
+from vantage.runs.log import event_writer, keep_lines
 from vantage.world import World
 
 
 class Samples(Each):
     """Shows some completions of the update with their scores, every `every` completions.
 
-    They go to the terminal as a table, to `path` as JSON lines, and to TensorBoard through `writer` as text; each
-    where it is given.
+    They go to the terminal as a table, to the file `path` as JSON lines, and to the folder `tensorboard` as text; each
+    where it is given. A resumed run drops the lines behind its checkpoint.
     """
 
     def __init__(
-        self, every: int = 1_000, n: int = 4, *, path: str | Path | None = None, table: bool = True, writer: Any = None
-    ) -> None:
+        self, every: int = 1_000, n: int = 4, *, path: str | Path | None = None, tensorboard: str | Path | None = None,
+        table: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(self._show, every)
         if n < 1:
             raise ValueError(f"n = {n}: how many completions are shown, at least 1")
-        self._n, self._path, self._table, self._writer = n, None if path is None else Path(path), table, writer
+        self._n, self._path, self._table = n, None if path is None else Path(path), table
+        self._folder, self._events = tensorboard, None
+
+    def on_start(self, world: Any, recipe: Recipe, total_steps: int) -> None:
+        """Open what is written to."""
+        super().on_start(world, recipe, total_steps)
+        if self._path is not None and world.first:
+            keep_lines(self._path, "episode", world.steps)
+        if self._folder is not None and world.first:
+            # a name of its own: the metrics' file is opened in the same second
+            self._events: Any = event_writer(
+                Path(self._folder), purge_step=world.steps or None, filename_suffix=".samples"
+            )
 
     def _show(self, update: Update) -> None:
         world: Any = update.world
@@ -35,10 +49,15 @@ class Samples(Each):
         if self._path is not None:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.writelines(f"{json.dumps(_row(sample, update.steps))}\n" for sample in chosen)
-        if self._writer is not None:
-            self._writer.add_text("completions", _markdown(chosen), update.steps)
+        if self._events is not None:
+            self._events.add_text("completions", _markdown(chosen), update.steps)
         if self._table:
             print_table(chosen, f"after {update.steps:,} completions")
+
+    def on_end(self, report: Report) -> None:
+        """Close what was opened."""
+        if self._events is not None:
+            self._events.close()
 
 
 class Evaluate(Each):
@@ -71,10 +90,11 @@ def print_table(samples: list[Sample], title: str) -> None:
     """The samples as a table in the terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("prompt", "completion", "score", title=title, show_lines=True)
-    for sample in samples:
-        table.add_row(_text(sample.prompt), _text(sample.completion), f"{sample.score:.3g}")
+    for sample in samples:  # what a model wrote is no markup
+        table.add_row(Text(_text(sample.prompt)), Text(_text(sample.completion)), f"{sample.score:.3g}")
     Console().print(table)
 
 

@@ -110,8 +110,29 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     )
 
 
+def named(name: str) -> Any:
+    """The data set of this name: a folder that `save_to_disk` wrote, or `owner/name[:split]` of the Hugging Face hub.
+
+    The split is `train` unless given. Raises ValueError, with what the `datasets` library said, if there is none.
+    """
+    import datasets
+
+    where, _, split = name.partition(":")
+    try:
+        if not Path(where).is_dir():
+            return datasets.load_dataset(where, split=split or "train")
+        found = datasets.load_from_disk(where)
+        return found[split or "train"] if isinstance(found, datasets.DatasetDict) else found
+    except Exception as error:  # the library has no class of its own for all that can be wrong
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{name} is no data set that can be read ({said}): give a .jsonl or .parquet file, a folder that "
+            "save_to_disk wrote, or owner/name:split"
+        ) from error
+
+
 def _rows(source: Source) -> list[Any]:
-    if isinstance(source, Path) or (isinstance(source, str) and _is_path(source)):
+    if isinstance(source, Path) or (isinstance(source, str) and is_path(source)):
         return _read(Path(source))
     if isinstance(source, str):
         raise TypeError("prompts is one text: give a list of texts, or the path of a .jsonl or .parquet file")
@@ -124,7 +145,8 @@ def _rows(source: Source) -> list[Any]:
     return list(source)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether this is the name of a file of prompts, by its ending."""
     return Path(text).suffix in (".jsonl", ".parquet", ".json", ".csv") and "\n" not in text
 
 
@@ -132,9 +154,13 @@ def _read(path: Path) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a .jsonl or .parquet file with a prompt column")
     if path.suffix == ".parquet":
+        import pyarrow as arrow
         import pyarrow.parquet as parquet
 
-        return parquet.read_table(path).to_pylist()
+        try:
+            return parquet.read_table(path).to_pylist()
+        except arrow.ArrowInvalid as error:
+            raise ValueError(f"{path} is no Parquet file ({error}): write it again, or give a .jsonl file") from error
     if path.suffix != ".jsonl":
         raise ValueError(f"{path} is neither .jsonl nor .parquet: write one JSON object a line, with a prompt column")
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
+from vantage.language import blocks
 from vantage.language.records import Completions, Sampling
 from vantage.recipe.schedule import check
 from vantage.theory.distributions import Categorical
@@ -178,7 +179,59 @@ class CachedDecoder(Decoder):
         self.mask, self.last = self.mask[alive], self.last[alive]
 
 
+class PackedDecoder(Decoder):
+    """The same for models through which we know a way of our own: nothing but tensors is touched in a step."""
+
+    def __init__(self, model: Any, body: blocks.Body, ids: Tensor, mask: Tensor, copies: int, room: int) -> None:
+        super().__init__(model, ids, mask, copies)
+        self.body, self.head = body, model.get_output_embeddings()
+        self.cache: list[tuple[Tensor, Tensor]] = []
+        self.used, self.length = ids.shape[1], ids.shape[1] + room
+        self.mask = torch.nn.functional.pad(mask, (0, room), value=True)
+        self.last = mask.sum(1) - 1
+
+    def begin(self) -> Float[Tensor, "B V"]:
+        """Logits of the first token of each completion."""
+        before = self.mask[:, : self.used]
+        row = blocks.Packed.of_prompts(self.ids, before)
+        place = before.flatten().nonzero()[:, 0]
+        slots = place // self.used * self.length + place % self.used
+        hidden = row.hidden(self.body, lambda *found: self._remember(slots, *found))
+        self.mask, self.last = (x.repeat_interleave(self.copies, 0) for x in (self.mask, self.last))
+        return self.head(hidden).repeat_interleave(self.copies, 0)
+
+    def _remember(self, slots: Tensor, *found: Tensor) -> None:
+        """Keys and values of a layer's prompts, `[B, H, length, D]`, behind which the completions' will stand."""
+        grid = [x.new_zeros((len(self.ids) * self.length, *x.shape[1:])).index_copy_(0, slots, x) for x in found]
+        grid = [x.view(len(self.ids), self.length, *x.shape[1:]).transpose(1, 2) for x in grid]
+        keys, values = (x.repeat_interleave(self.copies, 0).contiguous() for x in grid)
+        self.cache.append((keys, values))
+
+    def step(self, token: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        """Logits after one more token a row."""
+        self.last, here, self.used = self.last + 1, self.used, self.used + 1
+        mask = self.mask[:, None, None, : self.used]
+
+        def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self.cache[i]
+            keys[:, :, here], values[:, :, here] = k, v
+            read = torch.nn.functional.scaled_dot_product_attention(
+                q[:, :, None], keys[:, :, : self.used], values[:, :, : self.used], attn_mask=mask,
+                scale=self.body.scale(self.body.layers[i]), enable_gqa=q.shape[1] != k.shape[1],
+            )  # fmt: skip
+            return read.reshape(len(q), -1)
+
+        return self.head(blocks.run(self.body, token, self.last, attend))
+
+    def keep(self, alive: Bool[Tensor, " B"]) -> None:
+        """Go on with these rows only."""
+        self.cache = [(keys[alive], values[alive]) for keys, values in self.cache]
+        self.mask, self.last = self.mask[alive], self.last[alive]
+
+
 def _decoder(model: nn.Module, ids: Tensor, mask: Tensor, room: int, copies: int) -> Decoder:
+    if bool(mask[:, -1].all()) and (body := blocks.body(model)) is not None:
+        return PackedDecoder(model, body, ids, mask, copies, room)
     if "past_key_values" in inspect.signature(_inner(model).forward).parameters:
         return CachedDecoder(model, ids, mask, copies, room)
     return Decoder(model, ids, mask, copies)
@@ -196,9 +249,7 @@ def _positions(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
 def _every_layer_sees_all(model: Any) -> bool:
     """Whether one boolean mask serves every layer, so that it can be made here, once, instead of in each forward."""
     config = _inner(model).config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    sliding = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
-    return config._attn_implementation == "sdpa" and set(kinds) == {"full_attention"} and sliding is None
+    return config._attn_implementation == "sdpa" and blocks.sees_all(config)
 
 
 def _cache(model: Any, length: int | None) -> Any:

@@ -169,7 +169,7 @@ class Function:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.name = function, _name(function)
+        self.function, self.name, self.role = function, _name(function), "reward"
         self._offered: dict[str, Any] = {}
         try:
             parameters = list(inspect.signature(function).parameters.values())
@@ -177,7 +177,7 @@ class Function:
             parameters = [inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)]
         by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
         if by_position:
-            raise TypeError(f"reward {self.name!r} takes {by_position[0]!r} by position: let it take keywords")
+            raise TypeError(f"{self.role} {self.name!r} takes {by_position[0]!r} by position: let it take keywords")
         self._any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._takes = {p.name for p in named}
@@ -193,7 +193,7 @@ class Function:
         missing = [name for name in self._needs if name not in known]
         if missing:
             raise ValueError(
-                f"reward {self.name!r} needs {missing[0]!r}, which is no column of the prompts "
+                f"{self.role} {self.name!r} needs {missing[0]!r}, which is no column of the prompts "
                 f"(there are {', '.join(columns) or 'none'}): add it to the data, or give it a default"
             )
 

@@ -1,6 +1,6 @@
 """RLHF: an actor, a reward, and what they need to learn from prompts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -61,9 +61,9 @@ class RLHF:
     `actor` is a path, a model's name or a causal language model; `reward` a Python function
     `f(prompts, completions, **columns) -> list[float]`, a sequence-classification model or its path, or a list of
     these, each alone or with a weight. `critic` and `reference` are paths or modules; left out, the critic is
-    `FromActor()` and the reference a frozen copy of the actor, or with `lora` both are adapters on one backbone. The
-    keywords are the other fields of `Settings`. Raises ValueError or TypeError, before any work, for what cannot be
-    trained.
+    `FromActor()` and the reference a frozen copy of the actor, or with `lora` both are adapters on one backbone.
+    `reply(prompts, completions, **columns)` answers the actor inside a completion, as a tool does. The keywords are the
+    other fields of `Settings`. Raises ValueError or TypeError, before any work, for what cannot be trained.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class RLHF:
         reference: Any = None,
         tokenizer: Any = None,
         device: Any = None,
+        reply: Callable[..., Any] | None = None,
         **options: Any,
     ) -> None:
         chosen = settings(**options) if recipe is None else settings(recipe=recipe, **options)
         self._set_up(actor, reward, chosen, critic, reference, tokenizer, device)
+        self._reply = reply
 
     def _set_up(
         self, actor: Any, reward: Any, chosen: Settings, critic: Any, reference: Any, tokenizer: Any, device: Any
@@ -115,7 +117,9 @@ class RLHF:
     @cached_property
     def world(self) -> LanguageWorld:
         """The training world, made when first needed; it holds everything that changes."""
-        world = LanguageWorld(self.settings, self.roles, self.reward, self.tokenizer, self.stop, self.device)
+        world = LanguageWorld(
+            self.settings, self.roles, self.reward, self.tokenizer, self.stop, self.device, self._reply
+        )
         if self._restored is not None:
             world.restore(self._restored)
         return world
@@ -203,11 +207,12 @@ class RLHF:
         reference: Any = None,
         tokenizer: Any = None,
         device: Any = None,
+        reply: Callable[..., Any] | None = None,
     ) -> "RLHF":
         """The run that a folder holds, ready to `learn` on the same prompts as if it had never stopped.
 
-        The reward, and models that were given as modules, must be given again, as they were at the very beginning.
-        Raises ValueError naming the one that is missing.
+        The reward, the reply, and models that were given as modules, must be given again, as they were at the very
+        beginning. Raises ValueError naming the one that is missing.
         """
         read = files.read(Path(folder))
         given = {"actor": actor, "critic": critic, "reference": reference}
@@ -217,7 +222,7 @@ class RLHF:
         rlhf._set_up(
             models["actor"], reward, read.settings, models["critic"], models["reference"], tokenizer, device
         )  # fmt: skip
-        rlhf._restored = read.state
+        rlhf._restored, rlhf._reply = read.state, reply
         return rlhf
 
 

@@ -6,8 +6,10 @@ from typing import Any
 from vantage.language.experience import Shaping
 from vantage.language.records import Sampling
 from vantage.language.roles import LoRA
+from vantage.language.vllm import VLLM, VLLMServer
 from vantage.recipe import (
     PPO,
+    Adam,
     ClippedValue,
     Correction,
     KLHome,
@@ -16,6 +18,7 @@ from vantage.recipe import (
     Recipe,
     Separate,
     StateMean,
+    Truncated,
     TrustRegion,
     in_world,
 )
@@ -54,12 +57,18 @@ class Settings:
     """Updates in which only the critic learns."""
     exact_kl: bool = False
     """Whether KL(π_old‖π) is summed over the vocabulary, for which π_old's logits are kept; False: its k3 estimate."""
+    generator: VLLM | VLLMServer | None = None
+    """Who completes prompts in the actor's place; None: the actor itself."""
     correction: Correction | None = None
-    """How tokens are weighted that a generator other than the trainer sampled; None: they must agree."""
+    """How tokens are weighted that a generator other than the trainer sampled; None: they must agree, or with vLLM as
+    generator `Truncated()`."""
     lora: LoRA | None = None
     """Adapters in the place of full training; None: every parameter is trained."""
     bf16: bool = False
     """Whether matrix products are taken in bfloat16; parameters, optimiser and log-probabilities stay in float32."""
+    packing: bool = True
+    """Whether models of known families read texts without padding, outside checkpointing and sharding: less time, the
+    same result; False: padded, by the models' own forward."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass: less memory, more time, the same result."""
     shard: bool = False
@@ -77,6 +86,10 @@ class Settings:
         check(self.micro_batch >= 1, self, "micro_batch", "at least one completion a forward pass")
         check(self.critic_warmup >= 0, self, "critic_warmup", "a number of updates; 0: none")
         check(self.seed >= 0, self, "seed", "a seed is not negative")
+        adam = getattr(self.optim, "optimiser", Adam()) == Adam()
+        check(adam, self.optim, "optimiser", "language models learn by Adam with its usual averages: leave it out")
+        if self.generator is not None and self.correction is None:
+            object.__setattr__(self, "correction", Truncated())
         self._check_recipe()
 
     def _check_recipe(self) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vantage.language import data, experience, metrics, sharding
+from vantage.language import data, experience, generators, metrics, sharding
 from vantage.language import update as learning
-from vantage.language.generate import generate
+from vantage.language._memory import keep_freed_memory
 from vantage.language.parallel import Processes
 from vantage.language.records import Completions, Experience, Prompts, Sequences, join, pad_left
 from vantage.language.roles import Roles
@@ -40,11 +40,22 @@ class Sample:
 class LanguageWorld:
     """A `World` of prompts. `steps` counts completions ("episodes"), the unit in which RLHF runs are planned."""
 
+    unit = "completions"
+
     def __init__(
-        self, settings: Settings, roles: Roles, reward: Any, tokenizer: Any, stop: tuple[int, ...], device: Any = "cpu"
+        self,
+        settings: Settings,
+        roles: Roles,
+        reward: Any,
+        tokenizer: Any,
+        stop: tuple[int, ...],
+        device: Any = "cpu",
+        reply: Any = None,
     ) -> None:
         self._settings, self._roles, self._reward, self._tokenizer = settings, roles, reward, tokenizer
-        self._stop, self._pad = stop, data.pad_id(tokenizer)
+        self._pad = data.pad_id(tokenizer)
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
         self._processes = Processes.join()
         self._check_shares()
         if settings.shard and self._processes.size > 1:
@@ -52,7 +63,11 @@ class LanguageWorld:
         self.how = learning.Pass(
             temperature=settings.sampling.temperature, micro_batch=settings.micro_batch, bf16=settings.bf16,
             checkpointing=settings.gradient_checkpointing, device=device,
+            packing=settings.packing and not settings.gradient_checkpointing and not settings.shard,
         )  # fmt: skip
+        self._generator = generators.build(
+            settings, roles.actor, stop, self._pad, self.how, self._processes, reply, tokenizer
+        )
         self._moving = learning.Moving.of(roles, settings.optim)
         objective = settings.recipe.objective
         self.beta: float | None = value(objective.beta, 0.0) if isinstance(objective, Penalty) else None
@@ -159,14 +174,10 @@ class LanguageWorld:
 
     def _complete(self, prompts: Prompts, draws: Tensor, copies: int) -> tuple[Tensor, Tensor, Completions]:
         """The prompts, left-padded, with their copies, and a completion of each, as wide as completions may be."""
-        device, width = self.how.device, self._settings.sampling.max_new_tokens
         ids, mask = pad_left(prompts.ids, self._pad)
-        with self.how.precision(), sharding.gathered(self._roles.actor):
-            says = generate(
-                self._roles.actor, ids.to(device), mask.to(device), self._settings.sampling, stop=self._stop,
-                pad=self._pad, noise=draws, copies=copies,
-            )  # fmt: skip
-        missing = width - says.ids.shape[1]
+        with self._generator.ready():
+            says = self._generator.complete(prompts, draws, copies)
+        missing = len(draws) - says.ids.shape[1]
         fill = {"ids": self._pad, "mask": False, "log_prob": 0.0, "chosen": False}
         padded = {
             name: torch.nn.functional.pad(getattr(says, name).cpu(), (0, missing), value=value)
@@ -261,6 +272,7 @@ class LanguageWorld:
         taken = orders(chosen.seed, self.updates, recipe.n_epochs, rollout.shape[1], recipe.n_minibatches)
         seen = replace(self.experience, rollout=rollout)
         read = learning.ppo_epochs(plan, seen, self._moving, taken)
+        self._generator.moved()
         self.updates += 1
         told = metrics.told(recipe, optim, self.steps, self.tokens) | self._move(recipe, kl, read)
         return metrics.with_familiar_names(self._metrics | read | told)
@@ -294,6 +306,7 @@ class LanguageWorld:
     def restore(self, state: TrainState) -> None:
         """Go on exactly from `state`."""
         put(self._roles, self._moving, state.arrays)
+        self._generator.moved()
         c = state.counters
         self.steps, self.updates, self.tokens, self._prompts_used = c["steps"], c["updates"], c["tokens"], c["prompts"]
         self.beta, self.kl_coef, self._lr = c["beta"], c["kl_coef"], c["lr"]

@@ -40,6 +40,8 @@ class Pass:
     """Whether matrix products are taken in bfloat16; parameters and log-probabilities stay in float32."""
     checkpointing: bool = False
     """Whether activations are recomputed in the backward pass."""
+    packing: bool = False
+    """Whether models read texts without padding, where we know a way through them that gives their own numbers."""
     device: Any = "cpu"
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -102,11 +104,12 @@ def rate(optim: Any, name: str) -> float:
 
 
 def _clip(parameters: list[Any], norm: float, bound: Any) -> None:
-    """g · min(1, bound/‖g‖)."""
-    if bound is not None and norm > bound:
+    """g · min(1, bound/‖g‖); where that is 1 nothing is touched."""
+    factor = 1.0 if bound is None else float(reduce.clip_factor(np.asarray(norm), bound))
+    if factor != 1.0:
         for p in parameters:
             if p.grad is not None:
-                p.grad.mul_(bound / norm)
+                p.grad.mul_(factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,16 +264,19 @@ def gradients(
 def actor_outputs(plan: Plan, sequences: Sequences, old: Tensor | None = None) -> Outputs:
     """What the loss reads of the actor: log π, and over the whole vocabulary only what the recipe asks for."""
     recipe, how = plan.recipe, plan.how
-    logits = scoring.response_logits(plan.roles.actor, sequences, how.temperature)
+    exact = plan.reference is not None and plan.reference.estimator == "exact"
+    if recipe.ent_coef == 0 and old is None and not exact:
+        return Outputs(log_prob=scoring.log_probs(plan.roles.actor, sequences, how.temperature, how.packing).T)
+    logits = scoring.response_logits(plan.roles.actor, sequences, how.temperature, how.packing)
     said: dict[str, Any] = {"log_prob": scoring.token_log_prob(logits, sequences.completion).T}
     if recipe.ent_coef != 0:
         said["entropy"] = divergences.categorical_entropy(_wide(logits)).T
     if old is not None:
         old = old[:, : logits.shape[1]].to(logits.device)
         said["kl"] = divergences.categorical_kl(old, _wide(logits)).T
-    if plan.reference is not None and plan.reference.estimator == "exact":
+    if exact:
         with plan.roles.reference() as model:
-            other = scoring.response_logits(model, sequences, how.temperature)
+            other = scoring.response_logits(model, sequences, how.temperature, how.packing)
         said["reference_kl"] = divergences.categorical_kl(_wide(logits), _wide(other)).T
     return Outputs(**said)
 
@@ -281,7 +287,7 @@ def _wide(logits: Tensor) -> Tensor:
 
 def critic_outputs(plan: Plan, sequences: Sequences) -> dict[str, Any]:
     """What the loss reads of the critic."""
-    said = scoring.values(plan.roles.critic, sequences)
+    said = scoring.values(plan.roles.critic, sequences, plan.how.packing)
     if not isinstance(plan.recipe.critic, ResidualTD):
         return {"value": said[:, :-1].T}
     return dict(zip(("value", "next_value"), both_values(sequences, said), strict=True))
@@ -359,7 +365,7 @@ def score_values(roles: Roles, how: Pass, sequences: Sequences) -> Float[Tensor,
     scoring_mode(roles.critic)
     with torch.no_grad(), how.precision(), gathered(roles.critic):
         for rows, some in how.parts(sequences):
-            said = scoring.values(roles.critic, some)
+            said = scoring.values(roles.critic, some, how.packing)
             scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
             scored[rows, : said.shape[1]] = said.to(scored.device)
     return scored
@@ -371,7 +377,7 @@ def score_logits(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor, "
     scoring_mode(model)
     with torch.no_grad(), how.precision(), gathered(model):
         for rows, some in how.parts(sequences):
-            said = scoring.response_logits(model, some, how.temperature).transpose(0, 1)
+            said = scoring.response_logits(model, some, how.temperature, how.packing).transpose(0, 1)
             said = said.to(torch.promote_types(said.dtype, torch.float32)).cpu()
             if scored is None:
                 scored = said.new_zeros((sequences.completion.shape[1], len(sequences), said.shape[-1]))
@@ -386,7 +392,7 @@ def score_log_probs(model: Any, how: Pass, sequences: Sequences) -> Float[Tensor
     scoring_mode(model)
     with torch.no_grad(), how.precision(), gathered(model):
         for rows, some in how.parts(sequences):
-            said = scoring.log_probs(model, some, how.temperature)
+            said = scoring.log_probs(model, some, how.temperature, how.packing)
             scored = scored.to(said.dtype) if said.dtype == torch.float64 else scored
             scored[rows, : said.shape[1]] = said.to(scored.device)
     return scored

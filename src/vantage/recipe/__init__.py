@@ -20,7 +20,19 @@ from vantage.recipe.objective import (
     Thresholds,
     TrustRegion,
 )
-from vantage.recipe.optim import Joint, KLAdaptive, Optim, Rate, Separate, adaptive, optim_at
+from vantage.recipe.optim import (
+    Adam,
+    Direction,
+    Joint,
+    KLAdaptive,
+    Optim,
+    Rate,
+    RMSProp,
+    RMSPropTF,
+    Separate,
+    adaptive,
+    optim_at,
+)
 from vantage.recipe.presets import (
     A2C,
     GRPO,
@@ -81,6 +93,7 @@ __all__ = [
     "A2C",
     "ActionValue",
     "ActorCritic",
+    "Adam",
     "Advantage",
     "Banded",
     "Baseline",
@@ -95,6 +108,7 @@ __all__ = [
     "Correction",
     "Cosine",
     "CriticLoss",
+    "Direction",
     "Exponential",
     "Facts",
     "GAE",
@@ -128,6 +142,8 @@ __all__ = [
     "REFUSED",
     "REINFORCE",
     "RLOO",
+    "RMSProp",
+    "RMSPropTF",
     "Rate",
     "Ratio",
     "Recipe",

@@ -1,7 +1,7 @@
 """How parameters move: one optimiser for both networks, or one for each, and how their learning rates are chosen."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from vantage.recipe.schedule import Coefficient, at, check, everywhere, positive, settled, swap
 from vantage.theory import kl_control
@@ -41,8 +41,50 @@ Rate = Coefficient | KLAdaptive
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adam:
+    """θ ← θ − α m̂/(√v̂ + ε): moving averages of the gradient and of its square. Source: Kingma & Ba (2015)."""
+
+    b1: float = 0.9
+    """How much of the average of gradients is kept."""
+    b2: float = 0.999
+    """How much of the average of squares is kept."""
+
+    def __post_init__(self) -> None:
+        check(0.0 <= self.b1 < 1.0, self, "b1", "a share below 1, such as 0.9")
+        check(0.0 <= self.b2 < 1.0, self, "b2", "a share below 1, such as 0.999")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSProp:
+    """θ ← θ − α g/(√v + ε), v ← ρv + (1 − ρ)g² from v = 0: PyTorch's, the default of Stable-Baselines3's A2C."""
+
+    decay: float = 0.99
+    """ρ, how much of the average of squares is kept."""
+
+    def __post_init__(self) -> None:
+        check(0.0 <= self.decay < 1.0, self, "decay", "a share below 1, such as 0.99")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSPropTF(RMSProp):
+    """θ ← θ − α g/√(v + ε), v ← ρv + (1 − ρ)g² from v = 1: TensorFlow's, with which A2C was published."""
+
+
+@runtime_checkable
+class Direction(Protocol):
+    """An optimiser of one's own: a frozen dataclass that builds a transformation of Optax.
+
+    What it returns for the clipped gradient is multiplied by −α; decorate it with `runs.known` to save its agents.
+    """
+
+    def build(self, eps: Any) -> Any:
+        """The `optax.GradientTransformation`, such as `optax.scale_by_lion()`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Joint:
-    """One Adam step on actor loss + vf_coef · critic loss, clipped by the joint gradient norm."""
+    """One step on actor loss + vf_coef · critic loss, clipped by the joint gradient norm."""
 
     lr: Rate = 3e-4
     """Learning rate."""
@@ -51,9 +93,13 @@ class Joint:
     max_grad_norm: Coefficient | None = 0.5
     """Bound on the norm of the whole gradient; None: unbounded."""
     eps: float = 1e-5
-    """Adam's ε."""
+    """The optimiser's ε."""
+    optimiser: Adam | RMSProp | Direction = Adam()
+    """What makes a step of a gradient; RMSProp and others in control only."""
 
     def __post_init__(self) -> None:
+        known = isinstance(self.optimiser, Adam | RMSProp | Direction) and not isinstance(self.optimiser, type)
+        check(known, self, "optimiser", "Adam(), RMSProp(), or an object with build(eps)")
         check(_rate(self.lr), self, "lr", "a positive learning rate, such as 3e-4")
         bound = self.max_grad_norm is None or everywhere(lambda x: x > 0, self.max_grad_norm)
         check(bound, self, "max_grad_norm", "a positive norm, or None")

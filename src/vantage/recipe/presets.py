@@ -180,3 +180,6 @@ LANGUAGE_RECIPES: dict[str, Callable[..., Recipe]] = {
     "rloo": RLOO,
 }
 """Those for language models: with groups of answers to one prompt, without a trust region."""
+
+EVERY_RECIPE: dict[str, Callable[..., Recipe]] = {**RECIPES, **LANGUAGE_RECIPES}
+"""The named recipes of all worlds."""

@@ -1,7 +1,9 @@
 """The metrics of a run on disk: a CSV file, and TensorBoard events under Stable-Baselines3's names."""
 
 import csv
+import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,13 @@ def _order(name: str) -> tuple[int, str]:
     return (0 if name == STEPS else 1 + GROUPS.index(group) if group in GROUPS else 9, name)
 
 
+def keep_lines(path: Path, name: str, until: int) -> None:
+    """Keep of a file of JSON lines those in which the number of that name is at most `until`: begin it anew for 0."""
+    lines = path.read_text(encoding="utf-8").splitlines() if until and path.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)[name] <= until]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
 class Csv(Callback):
     """Appends each update's metrics to a CSV file; when resuming, after dropping the rows behind the checkpoint."""
 
@@ -74,6 +83,22 @@ class Csv(Callback):
             self._names = write(self._path, self.rows)
 
 
+def event_writer(folder: Path, **options: Any) -> Any:
+    """A writer of TensorBoard events.
+
+    Its library imports PyTorch where that is installed, for 3 s and 150 MB; numbers and text do not need it.
+    """
+    unloaded = "torch" not in sys.modules
+    if unloaded:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # `import torch` then fails, as if not there
+    try:
+        from tensorboardX import SummaryWriter  # so late, because it takes a second even so
+    finally:
+        if unloaded:
+            del sys.modules["torch"]
+    return SummaryWriter(str(folder), **options)
+
+
 class TensorBoard(Callback):
     """Writes each update's metrics as TensorBoard events into a folder, under Stable-Baselines3's names."""
 
@@ -82,9 +107,7 @@ class TensorBoard(Callback):
 
     def on_start(self, world: Any, recipe: Any, total_steps: int) -> None:
         """Open the event file; a resumed run drops what lies behind its checkpoint."""
-        from tensorboardX import SummaryWriter  # a second to import, so not before a run begins
-
-        self._events: Any = SummaryWriter(str(self._folder), purge_step=world.steps or None)
+        self._events: Any = event_writer(self._folder, purge_step=world.steps or None)
 
     def on_update(self, update: Update) -> None:
         """Add the metrics at this number of steps."""

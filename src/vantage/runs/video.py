@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vantage.runs.gif import write_gif
 
 
@@ -30,7 +32,7 @@ def record(
     if target.suffix not in (".gif", ".mp4"):
         raise ValueError(f"{target}: a film is written as .gif or as .mp4")
     if target.suffix == ".mp4":
-        _moviepy()
+        _imageio()
     film = episode(agent, "rgb_array", deterministic=deterministic, seed=seed, max_frames=max_frames)
     write = write_gif if target.suffix == ".gif" else write_mp4
     write(film.frames, target, fps=film.fps)
@@ -61,14 +63,7 @@ def episode(agent: Any, render_mode: str, *, deterministic: bool = True, seed: i
 
 def _visible(agent: Any, render_mode: str) -> Any:
     """One environment that can be seen. Raises ValueError, with the remedy, for one that cannot."""
-    import gymnasium as gym
-
-    if isinstance(agent.env, str):
-        env = gym.make(agent.env, render_mode=render_mode, **agent.settings.env_kwargs)
-    elif agent.env is None:
-        raise ValueError("this agent was saved with an environment made by a callable: load it with env=…")
-    else:
-        env = agent.env(**agent.settings.env_kwargs)
+    env = agent.one(render_mode)
     if env.render_mode == render_mode:
         return env
     env.close()
@@ -86,13 +81,17 @@ def write_mp4(frames: Sequence[Any], path: Path, *, fps: float = 30.0) -> None:
     """Write RGB frames, each `[height, width, 3]` of uint8, as MPEG-4. Raises ValueError without frames."""
     if not frames:
         raise ValueError("there is no frame to write: the environment must be made with render_mode='rgb_array'")
-    clip = _moviepy().ImageSequenceClip(list(frames), fps=fps)
-    clip.write_videofile(str(path), logger=None, audio=False)
+    height, width = frames[0].shape[:2]
+    writer = _imageio().write_frames(str(path), (width, height), fps=fps, macro_block_size=2)
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
 
 
-def _moviepy() -> Any:
+def _imageio() -> Any:
     try:
-        import moviepy  # pyright: ignore[reportMissingImports]
+        import imageio_ffmpeg
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("an .mp4 film needs moviepy: pip install 'vantage[video]'") from error
-    return moviepy
+        raise ModuleNotFoundError("an .mp4 film needs imageio-ffmpeg: pip install 'vantage[video]'") from error
+    return imageio_ffmpeg

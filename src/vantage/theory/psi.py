@@ -220,13 +220,13 @@ def group_relative(
 
         (G_b − mean_{j∈K_b} G_j) / (std_{j∈K_b} G_j + eps)    if `scale` is given
         G_b − mean_{j∈K_b} G_j                                 without it
-        K_b = {j: group_j = group_b}    without b itself where `leave_one_out`
+        K_b = {j ≠ b: group_j = group_b}                       if `leave_one_out` is given
+        K_b = {j: group_j = group_b}                           without it
 
-    Shapes `[T, B]`, `[B]` → `[T, B]`; G_b is the return at the first real step of column b, std² has |K_b| − 1
-    below. Units: reward; none with `scale`. Leave one out (RLOO) is unbiased; the plain mean holds G_b itself and
-    shrinks the gradient by 1 − 1/|K_b|,
-    and the scale weighs groups by 1/std (GRPO): then it is not the gradient of E[G]. Source: Kool et al. (2019); Shao
-    et al. (2024) section 4.1.
+    Shapes `[T, B]`, `[B]` → `[T, B]`; G_b is the return at the first real step of column b, std² has one less than the
+    columns of the group below. Units: reward; none with `scale`. Leave one out (RLOO) is unbiased; the plain mean holds
+    G_b itself and shrinks the gradient by 1 − 1/n for n columns, and the scale weighs groups by 1/std (GRPO): then it
+    is not the gradient of E[G]. Source: Kool et al. (2019); Shao et al. (2024) section 4.1.
     """
     xp = namespace(gain)
     real = xp.ones_like(gain) > 0 if mask is None else mask

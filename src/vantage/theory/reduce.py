@@ -55,6 +55,17 @@ def column_share(x: Float[Array, "T B"], mask: Bool[Array, "T B"] | None = None)
     return real / xp.where(count > 0, count, 1.0)
 
 
+def clip_factor(norm: Float[Array, "*S"], bound: float | Float[Array, ""]) -> Float[Array, "*S"]:
+    """What a gradient of this length is multiplied by, so that it is no longer than the bound.
+
+        min(1, bound / ‖g‖)
+
+    Shapes: any → the same; a length of 0 gives 1. Units: none. Source: Pascanu et al. (2013) algorithm 1.
+    """
+    xp, long = namespace(norm), norm > bound
+    return xp.where(long, bound / xp.where(long, norm, 1.0), 1.0)
+
+
 def reduce(
     x: Float[Array, "*S"],
     mask: Bool[Array, "*S"] | None = None,
