@@ -219,7 +219,7 @@ class ControlWorld:
         if isinstance(recipe.objective, Clip):
             told["train/clip_range"] = recipe.objective.low
         if "log_std" in self._model.names:  # asked here, as an actor costs as much as a small update
-            told["train/std"] = float(np.mean(self.actor.std))
+            told["train/std"] = float(np.mean(np.asarray(self.actor.std)))
         return told
 
     def _move_beta(self, recipe: Recipe, rollout: Rollout, kl: float) -> dict[str, float]:
