@@ -29,14 +29,14 @@ class Tell(Callback):
 
 
 def fresh(env: str) -> Agent:
-    return Agent(env, vt.PPOPenalty(n_epochs=2, n_minibatches=2), n_envs=4, n_steps=ROWS, network=MLP(hidden=(8,)),
+    return Agent(env, vt.PPOPenalty(n_epochs=2, n_minibatches=2), n_envs=6, n_steps=ROWS, network=MLP(hidden=(8,)),
                  optim=vt.Joint(lr=vt.Linear(1e-2)), normalise_reward=True, seed=7)  # fmt: skip
 
 
 def train(env: str, path: Path, pipe: int) -> None:
     """One process's life: go on where the file stands, or begin."""
     agent = Agent.resume(path) if path.exists() else fresh(env)
-    agent.learn(UPDATES * ROWS * 3, [Tell(pipe)], checkpoint=path, checkpoint_every=1)
+    agent.learn(UPDATES * ROWS * 5, [Tell(pipe)], checkpoint=path, checkpoint_every=1)
 
 
 def child(env: str, path: Path, kill_after: int | None, pause: float) -> int:

@@ -490,21 +490,21 @@ def test_value_and_policy_follow_observation_action_and_time(name):
 @pytest.mark.parametrize(
     ("env", "options", "said"),
     [
-        ("CartPole-v1", {}, "CartPole-v1: its own vector implementation CartPoleVectorEnv (4 slots)"),
+        ("CartPole-v1", {}, "CartPole-v1: its own vector implementation CartPoleVectorEnv (6 slots)"),
         ("CartPole-v1", {"n_envs": 1}, "CartPole-v1: Gymnasium, one after another (1 slot)"),
-        ("CartPole-v1", {"backend": "sync"}, "CartPole-v1: Gymnasium, one after another (4 slots)"),
-        (COUNTER, {}, "JaxCounter: written in JAX, so acting and learning are one compiled program (4 slots)"),
+        ("CartPole-v1", {"backend": "sync"}, "CartPole-v1: Gymnasium, one after another (6 slots)"),
+        (COUNTER, {}, "JaxCounter: written in JAX, so acting and learning are one compiled program (6 slots)"),
     ],
 )
 def test_the_choice_is_said(env, options, said):
-    assert agent(env, **{"n_envs": 4, **options}).backend == said
+    assert agent(env, **{"n_envs": 6, **options}).backend == said
 
 
 @pytest.mark.parametrize(
     ("env", "options", "said"),
     [
-        ("CartPole-v1", {}, "faster from 4 slots on"),
-        ("CartPole-v1", {"n_envs": 1}, "faster below 4 slots"),
+        ("CartPole-v1", {}, "faster from 6 slots on"),
+        ("CartPole-v1", {"n_envs": 1}, "faster below 6 slots"),
         ("CartPole-v1", {"backend": "sync"}, "backend = 'sync'"),
         ("CartPole-v1", {"wrappers": {"TimeAwareObservation": {}}}, "single ones are wrapped"),
         ("Acrobot-v1", {}, "it has no vector implementation of its own"),
@@ -513,7 +513,7 @@ def test_the_choice_is_said(env, options, said):
     ],
 )
 def test_why_it_was_chosen_is_said(env, options, said):
-    assert agent(env, **{"n_envs": 4, **options}).backend_reason == said
+    assert agent(env, **{"n_envs": 6, **options}).backend_reason == said
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
     assert "explained variance" in out
     assert "n_minibatches" in out
     assert "vantage eval" in out
-    assert re.search(r"CartPole-v1: .* slots?\): faster (from|below) 4 slots", out), "which implementation, and why"
+    assert re.search(r"CartPole-v1: .* slots?\): faster (from|below) 6 slots", out), "which implementation, and why"
 
 
 def test_until_ends_a_run(tmp_path, capsys):

@@ -4,6 +4,7 @@ It runs the actor and nothing else; scoring comes afterwards, in one batch.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +158,7 @@ class Collector:
             "succeeded": succeeded, "actor_log_prob": self._recorded(actor, outputs, action),
         }  # fmt: skip
 
-    def _lost_a_life(self, info: dict[str, Any]) -> Bool[Array, " B"]:
+    def _lost_a_life(self, info: Mapping[str, Any]) -> Bool[Array, " B"]:
         """Which slots have fewer lives than before."""
         before, self.lives = self.lives, info["lives"].copy()
         return self.lives < before
@@ -169,7 +170,7 @@ class Collector:
         self.carry[:, :n] = np.where(self.filler[:, None], self.carry[:, :n], state)
         return outputs
 
-    def _begin_anew(self, raw: Array, t: int, over: Array, info: dict[str, Any]) -> list[tuple[int, Any, Array]]:
+    def _begin_anew(self, raw: Array, t: int, over: Array, info: Mapping[str, Any]) -> list[tuple[int, Any, Array]]:
         """After a step that ended episodes: the final observations that `raw` does not hold, and the first ones of
         the next.
         """

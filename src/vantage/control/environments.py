@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from vantage.control.atari import Atari, is_game, is_game_of_envpool
 from vantage.control.jax_env import JaxEnv, JaxVectorEnv
+from vantage.control.one_by_one import OneByOne
 from vantage.control.wrappers import around
 
 Source = Any
@@ -34,10 +35,14 @@ IN_JIT = {
 """Prefixes of environments that are written in JAX, and the modules whose `make` builds them."""
 SUCCESS = "is_success"
 """The key of an info that says whether the episode that ends reached its goal."""
-OWN_VECTOR = 4
-"""From so many slots on an environment's own vector implementation is faster than single ones (measured on
-CartPole-v1: 40 against 71 µs a step for 8 slots, 80 against 24 for one).
-"""
+
+
+def own_vector(source: Source) -> int:
+    """From how many slots on an environment's own vector implementation is faster than single ones (measured on
+    CartPole-v1, Gymnasium's in NumPy: 70 µs a step for any number of slots, against 11 for each).
+    """
+    spec = find(source) if isinstance(source, str) else None
+    return 6 if spec and str(spec.vector_entry_point).startswith("gymnasium.envs.") else 4
 
 
 def in_jit(source: Source) -> bool:
@@ -110,10 +115,10 @@ def make(
     `atari` says how a game is shown; others have `wrappers` around them, and `frame_stack` observations are seen
     together, which only single environments do.
 
-    With "auto" an id whose environment has a vector implementation of its own uses that from 4 slots on, a callable
-    that has `make_vector(slots)` is asked for all of them, and others are stepped one by one. Raises ValueError for an
-    unknown id, TypeError for a callable that returns something else, ModuleNotFoundError for a package that the
-    environment needs.
+    With "auto" an id whose environment has a vector implementation of its own uses that from `own_vector` slots on, a
+    callable that has `make_vector(slots)` is asked for all of them, and others are stepped one by one. Raises
+    ValueError for an unknown id, TypeError for a callable that returns something else, ModuleNotFoundError for a
+    package that the environment needs.
     """
     if in_jit(source):
         return JaxVectorEnv(jax_env(source, env_kwargs, max_episode_steps), slots)
@@ -131,7 +136,7 @@ def make(
         raise TypeError(
             f"env = {source!r}: give a Gymnasium id such as 'CartPole-v1', or a callable that returns an environment"
         )
-    if hasattr(source, "make_vector") and (backend == "vector" or (backend == "auto" and slots >= OWN_VECTOR)):
+    if hasattr(source, "make_vector") and (backend == "vector" or (backend == "auto" and slots >= own_vector(source))):
         return source.make_vector(slots, **env_kwargs)
     return _together(source, _single(source, env_kwargs, max_episode_steps), slots, backend)
 
@@ -159,7 +164,9 @@ def _of_gymnasium(
     atari: Atari | None,
 ) -> VectorEnv:
     spec = find(env_id)
-    own = spec.vector_entry_point is not None and (backend == "vector" or (backend == "auto" and slots >= OWN_VECTOR))
+    own = spec.vector_entry_point is not None and (
+        backend == "vector" or (backend == "auto" and slots >= own_vector(env_id))
+    )
     if atari is not None:
         if own:
             return atari.several(env_id, slots, max_episode_steps, **env_kwargs)
@@ -179,7 +186,7 @@ def _together(source: Source, make_one: Callable[[], gym.Env], slots: int, backe
         # A fork of a process in which JAX has started threads may hang for ever.
         context = "spawn" if sys.platform == "win32" else "forkserver"
         return AsyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP, context=context)
-    return SyncVectorEnv([make_one] * slots, autoreset_mode=AutoresetMode.SAME_STEP)
+    return OneByOne([make_one] * slots)
 
 
 def describe(source: Source, env: VectorEnv | JaxEnv, slots: int) -> str:
@@ -207,11 +214,11 @@ def reason(source: Source, env: VectorEnv | JaxEnv, backend: Backend, frame_stac
     if backend != "auto":
         return f"backend = {backend!r}"
     if not isinstance(env, SyncVectorEnv | AsyncVectorEnv):
-        return f"faster from {OWN_VECTOR} slots on"
+        return f"faster from {own_vector(source)} slots on"
     if frame_stack > 1 or wrappers:
         return "single ones are wrapped"
     own = find(source).vector_entry_point is not None if isinstance(source, str) else hasattr(source, "make_vector")
-    return f"faster below {OWN_VECTOR} slots" if own else "it has no vector implementation of its own"
+    return f"faster below {own_vector(source)} slots" if own else "it has no vector implementation of its own"
 
 
 def _in_envpool(env_id: str) -> bool:
@@ -266,7 +273,7 @@ def autoreset(env: VectorEnv) -> AutoresetMode:
     return AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
-def successes(info: dict[str, Any], slots: int) -> Float[np.ndarray, " B"]:
+def successes(info: Mapping[str, Any], slots: int) -> Float[np.ndarray, " B"]:
     """What the step that ended episodes told of each slot's `is_success`: 1 or 0, NaN where nothing."""
     told, found = info.get("final_info", info), np.full(slots, np.nan)
     if SUCCESS in told:

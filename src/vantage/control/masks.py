@@ -1,5 +1,6 @@
 """Action masks: where an environment gives them, and observations recorded together with them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -43,7 +44,7 @@ def find(env: Any, actions: Actions) -> MaskSource | None:
     return source
 
 
-def recorded(observations: Observations, env: Any, observation: Any, info: dict[str, Any]) -> Array:
+def recorded(observations: Observations, env: Any, observation: Any, info: Mapping[str, Any]) -> Array:
     """What a vector environment gave, as the rollout keeps it, with the masks that hold now.
 
     A slot that gave no mask is recorded with no option left; see `FlatObservations.stuck`.

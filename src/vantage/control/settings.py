@@ -64,7 +64,7 @@ class Settings:
     """How an Atari game is shown; None: Atari() for games, nothing for others."""
     backend: Backend = "auto"
     """How Gymnasium's environments are stepped: "sync" (one after another), "async" (each in a process), "vector"
-    (their own vector implementation); "auto" takes the last from 4 slots on where there is one, else the first.
+    (their own vector implementation); "auto" takes the last from 4 or 6 slots on where there is one, else the first.
     """
     held_out: float = 0.0
     """Share of the environments from whose steps nothing is learned, drawn anew for each update: what the update did is
