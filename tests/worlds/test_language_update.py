@@ -372,12 +372,6 @@ def test_two_processes_are_as_one(tmp_path, options):
         assert theirs[key] == pytest.approx(x, abs=1e-4), key
 
 
-def test_a_launcher_that_was_asked_for_deepspeed_is_refused(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(RuntimeError, match=r"accelerate was asked for DeepSpeed, .* by torchrun and set"):
-        Processes.join()
-
-
 def test_bfloat16_is_for_products_alone():
     """The gradient is float32's to the rounding of products; parameters, moments and log-probabilities stay float32."""
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from vantage.language.moving import rate
 from vantage.language.records import Experience
-from vantage.language.update import rate
 from vantage.recipe import Clip, Recipe, value
 from vantage.theory import critics, divergences, reduce
 

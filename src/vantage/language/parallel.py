@@ -25,13 +25,8 @@ class Processes:
     def join(expected: int | None = None) -> "Processes":
         """The group that `torchrun` or `accelerate launch` made, or one process.
 
-        Raises RuntimeError where `expected` processes were asked for and another number runs, or DeepSpeed was.
+        Raises RuntimeError where `expected` processes were asked for and another number runs.
         """
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-            raise RuntimeError(
-                "accelerate was asked for DeepSpeed, whose engine is not used here: start the processes by torchrun "
-                "and set shard=True, by which FSDP2 shares parameters, gradients and moments as ZeRO stage 3 does"
-            )
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

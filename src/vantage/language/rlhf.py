@@ -195,6 +195,7 @@ class RLHF:
         weights = sharding.whole_state(self.actor)
         if self.world.first:
             files.write(folder, self.settings, self._sources, state, self.actor, self.tokenizer, weights)
+        self.world.wait()
 
     @classmethod
     def resume(

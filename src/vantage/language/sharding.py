@@ -1,5 +1,5 @@
-"""FSDP2: each process holds a share of every parameter, gradient and moment; whole models only while they generate or
-score, when processes need not keep step with one another.
+"""FSDP2, and stage 3 of DeepSpeed's ZeRO: each process holds a share of every parameter, gradient and moment; whole
+models only while they generate or score, when processes need not keep step with one another.
 """
 
 from collections.abc import Iterator
@@ -40,16 +40,46 @@ def gathered(model: Any) -> Iterator[None]:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
-        yield
+        with _by_deepspeed(model):
+            yield
     finally:
         for part in parts:
             part.set_reshard_after_forward(True, recurse=False)
             part.reshard()
 
 
+@contextmanager
+def _by_deepspeed(model: Any) -> Iterator[None]:
+    """The same where DeepSpeed deals out parameters: all are fetched, and its hooks, which fetch and free them layer by
+    layer, are away.
+    """
+    dealt = [p for p in model.parameters() if hasattr(p, "ds_id")] if hasattr(model, "parameters") else []
+    if not dealt:
+        yield
+        return
+    from deepspeed.runtime.zero import GatheredParameters  # pyright: ignore[reportMissingImports]
+
+    hooks = next(p._z3_optimizer for p in dealt if hasattr(p, "_z3_optimizer")).parameter_offload
+    with GatheredParameters(dealt):
+        for p in dealt:
+            p.ds_active_sub_modules.clear()
+        for hook in (*hooks.forward_hooks, *hooks.backward_hooks):
+            hook.remove()
+        hooks.forward_hooks, hooks.backward_hooks = [], []
+        try:
+            yield
+        finally:
+            hooks._register_deepspeed_module(hooks.module)
+
+
 def whole(x: Tensor) -> Tensor:
     """A tensor put together from all processes, which must all ask; one that is whole already as it is."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    if not hasattr(x, "ds_id"):
+        return x.full_tensor() if isinstance(x, DTensor) else x
+    from deepspeed.runtime.zero import GatheredParameters  # pyright: ignore[reportMissingImports]
+
+    with GatheredParameters([x]):
+        return x.detach().clone()
 
 
 def as_held(x: Tensor, like: Tensor) -> Tensor:
@@ -59,6 +89,6 @@ def as_held(x: Tensor, like: Tensor) -> Tensor:
 
 def whole_state(model: Any) -> dict[str, Tensor] | None:
     """What `save_pretrained` writes, put together; None where the model is whole anyway. All processes must ask."""
-    if not isinstance(model, FSDPModule):
+    if not any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters()):
         return None
-    return {name: whole(x).cpu() for name, x in model.state_dict().items()}  # pyright: ignore[reportAttributeAccessIssue]
+    return {name: whole(x).detach().cpu() for name, x in model.state_dict(keep_vars=True).items()}

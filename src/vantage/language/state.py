@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from vantage.language.moving import Moving
 from vantage.language.roles import Roles
 from vantage.language.sharding import as_held, whole
-from vantage.language.update import Moving
+from vantage.language.zero import Engine, Zero
 
 Array = Any
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def export(roles: Roles, moving: Moving) -> dict[str, Any]:
+def export(roles: Roles, moving: Moving | Zero) -> dict[str, Any]:
     """Nested arrays of everything that is trained, copied."""
     arrays: dict[str, Any] = {"actor": _named(roles.actor_parameters), "critic": _named(roles.critic_parameters)}
     arrays["actor_adam"] = _moments(moving.actor, roles.actor_parameters)
@@ -22,15 +23,21 @@ def export(roles: Roles, moving: Moving) -> dict[str, Any]:
     return {name: part for name, part in arrays.items() if part}
 
 
-def put(roles: Roles, moving: Moving, arrays: dict[str, Any]) -> None:
+def put(roles: Roles, moving: Moving | Zero, arrays: dict[str, Any]) -> None:
     """Restore what `export` copied into models of the same make."""
     pairs = [("actor", roles.actor_parameters, moving.actor), ("critic", roles.critic_parameters, moving.critic)]
     with torch.no_grad():
         for name, parameters, optimiser in pairs:
+            moments = arrays.get(f"{name}_adam", {})
+            if isinstance(optimiser, Engine):
+                for key, parameter in parameters:
+                    state = {k: _tensor(x, parameter) for k, x in moments.get(key, {}).items()}
+                    optimiser.put(parameter, _tensor(arrays[name][key], parameter), state)
+                continue
             for key, parameter in parameters:
                 parameter.copy_(_tensor(arrays[name][key], parameter))
             if optimiser is not None:
-                _put_moments(optimiser, parameters, arrays.get(f"{name}_adam", {}))
+                _put_moments(optimiser, parameters, moments)
 
 
 def _named(parameters: list[tuple[str, Any]]) -> dict[str, Array]:
@@ -38,7 +45,10 @@ def _named(parameters: list[tuple[str, Any]]) -> dict[str, Array]:
 
 
 def _moments(optimiser: Any, parameters: list[tuple[str, Any]]) -> dict[str, Array]:
-    held = {name: optimiser.state[p] for name, p in parameters if p in optimiser.state}
+    if isinstance(optimiser, Engine):
+        held = {name: state for name, p in parameters if (state := optimiser.moments(p))}
+    else:
+        held = {name: optimiser.state[p] for name, p in parameters if p in optimiser.state}
     return {name: {key: _array(state[key]) for key in MOMENTS} for name, state in held.items()}
 
 
@@ -52,7 +62,7 @@ def _put_moments(optimiser: Any, parameters: list[tuple[str, Any]], arrays: dict
 
 def _array(x: torch.Tensor) -> Array:
     """A copy; bfloat16, which NumPy lacks, as its bits."""
-    x = whole(x.detach()).cpu()
+    x = whole(x).detach().cpu()
     return np.array(x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vantage.language import data, experience, generators, metrics, sharding
+from vantage.language import data, experience, generators, metrics, sharding, zero
 from vantage.language import update as learning
 from vantage.language._memory import keep_freed_memory
 from vantage.language.parallel import Processes
@@ -56,19 +56,20 @@ class LanguageWorld:
         self._pad = data.pad_id(tokenizer)
         if torch.device(device).type == "cpu":
             keep_freed_memory()
-        self._processes = Processes.join()
-        self._check_shares()
+        self._processes, dealt = Processes.join(), zero.configuration()
+        self._check_shares(dealt is not None)
         if settings.shard and self._processes.size > 1:
             sharding.shard(roles)
         self.how = learning.Pass(
             temperature=settings.sampling.temperature, micro_batch=settings.micro_batch, bf16=settings.bf16,
             checkpointing=settings.gradient_checkpointing, device=device,
-            packing=settings.packing and not settings.gradient_checkpointing and not settings.shard,
+            packing=settings.packing and not (settings.gradient_checkpointing or settings.shard or dealt),
         )  # fmt: skip
+        self._zero = None if dealt is None else zero.Zero(roles, settings.optim, dealt, self._processes)
         self._generator = generators.build(
             settings, roles.actor, stop, self._pad, self.how, self._processes, reply, tokenizer
         )
-        self._moving = learning.Moving.of(roles, settings.optim)
+        self._moving = self._zero or learning.Moving.of(roles, settings.optim)
         objective = settings.recipe.objective
         self.beta: float | None = value(objective.beta, 0.0) if isinstance(objective, Penalty) else None
         self.kl_coef = float(settings.kl.beta) if settings.kl is not None else 0.0
@@ -80,7 +81,7 @@ class LanguageWorld:
         self.samples: list[Sample] = []
         self._metrics: dict[str, float] = {}
 
-    def _check_shares(self) -> None:
+    def _check_shares(self, dealt: bool) -> None:
         chosen, n = self._settings, self._processes.size
         if chosen.prompts_per_update < n:
             raise ValueError(
@@ -88,10 +89,12 @@ class LanguageWorld:
                 f"and has {chosen.prompts_per_update}; raise it"
             )
         parts = chosen.recipe.n_minibatches * n
-        if chosen.shard and chosen.batch_size % parts:
+        if chosen.shard and dealt:
+            raise ValueError("Settings.shard = True: DeepSpeed deals out the parameters already; leave it out")
+        if (chosen.shard or dealt) and chosen.batch_size % parts:
             raise ValueError(
-                f"Settings.batch_size = {chosen.batch_size}: with shard it must be a multiple of the {parts} shares of "
-                f"{n} processes in {chosen.recipe.n_minibatches} minibatches"
+                f"Settings.batch_size = {chosen.batch_size}: with {'DeepSpeed' if dealt else 'shard'} it must be a "
+                f"multiple of the {parts} shares of {n} processes in {chosen.recipe.n_minibatches} minibatches"
             )
 
     def exact(self) -> bool:
@@ -171,6 +174,10 @@ class LanguageWorld:
     def first(self) -> bool:
         """Whether this process writes files and speaks."""
         return self._processes.first
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._processes.gather(None)
 
     def _complete(self, prompts: Prompts, draws: Tensor, copies: int) -> tuple[Tensor, Tensor, Completions]:
         """The prompts, left-padded, with their copies, and a completion of each, as wide as completions may be."""
@@ -267,7 +274,7 @@ class LanguageWorld:
             reference=swap(kl, beta=self.kl_coef) if isinstance(kl, KLInLoss) else None, correction=chosen.correction,
             adaptive=getattr(recipe.objective, "rule", None) is not None or adaptive(chosen.optim) is not None,
             deviation=DEVIATION[self.how.bf16], train_actor=self.updates >= chosen.critic_warmup,
-            processes=self._processes,
+            processes=self._processes, zero=self._zero,
         )  # fmt: skip
         taken = orders(chosen.seed, self.updates, recipe.n_epochs, rollout.shape[1], recipe.n_minibatches)
         seen = replace(self.experience, rollout=rollout)

@@ -4,9 +4,10 @@ Every sum is divided by a total of the whole minibatch, so neither micro-batches
 processes changes a loss, a gradient or a metric.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from jaxtyping import Float, Int
 
 from vantage.language import scoring
 from vantage.language.experience import both_values, with_values
+from vantage.language.moving import Moving
 from vantage.language.parallel import Processes
 from vantage.language.records import Experience, Sequences
 from vantage.language.roles import Roles, checkpoint_layers, scoring_mode
 from vantage.language.sharding import gathered
+from vantage.language.zero import Zero
 from vantage.recipe import Constant, Joint, KLInLoss, Recipe, ResidualTD
 from vantage.recipe.schedule import swap
 from vantage.rollout import Rollout
@@ -57,61 +60,6 @@ class Pass:
             yield rows, sequences.take(rows).trimmed().to(self.device)
 
 
-@dataclass(kw_only=True)
-class Moving:
-    """The optimisers, which hold what moves: one for both networks, or one for each."""
-
-    actor: torch.optim.Optimizer
-    critic: torch.optim.Optimizer | None = None
-
-    @staticmethod
-    def of(roles: Roles, optim: Any) -> "Moving":
-        """Adam over the trainable parameters. Raises ValueError where the actor has none."""
-        actor = [p for _, p in roles.actor_parameters]
-        if not actor:
-            raise ValueError("the actor has no parameter that requires a gradient: unfreeze it, or set lora=LoRA()")
-        adam: dict[str, Any] = dict(lr=1.0, eps=float(optim.eps), weight_decay=0.0)
-        critic = [p for _, p in roles.critic_parameters]
-        return Moving(
-            actor=torch.optim.AdamW(actor, **adam), critic=torch.optim.AdamW(critic, **adam) if critic else None
-        )  # fmt: skip
-
-    def step(self, optim: Any, with_actor: bool, processes: Processes) -> dict[str, float]:
-        """One step of each, by gradients clipped by their *global* norm: of everything, or of each network."""
-        groups = {"actor": self.actor} if self.critic is None else {"actor": self.actor, "critic": self.critic}
-        held = {name: [p for g in one.param_groups for p in g["params"]] for name, one in groups.items()}
-        norms = {name: processes.norm([p.grad for p in ps if p.grad is not None]) for name, ps in held.items()}
-        joint = float(np.sqrt(sum(x**2 for x in norms.values())))
-        for name, one in groups.items():
-            norm = joint if isinstance(optim, Joint) else norms[name]
-            _clip(held[name], norm, optim.max_grad_norm)
-            for group in one.param_groups:
-                group["lr"] = rate(optim, name)
-            if with_actor or name != "actor":
-                one.step()
-        return {f"train/{name}_grad_norm": x for name, x in norms.items()}
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        self.actor.zero_grad(set_to_none=True)
-        if self.critic is not None:
-            self.critic.zero_grad(set_to_none=True)
-
-
-def rate(optim: Any, name: str) -> float:
-    """The learning rate of a network."""
-    return float(getattr(optim, "lr" if isinstance(optim, Joint) else f"{name}_lr"))
-
-
-def _clip(parameters: list[Any], norm: float, bound: Any) -> None:
-    """g · min(1, bound/‖g‖); where that is 1 nothing is touched."""
-    factor = 1.0 if bound is None else float(reduce.clip_factor(np.asarray(norm), bound))
-    if factor != 1.0:
-        for p in parameters:
-            if p.grad is not None:
-                p.grad.mul_(factor)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything an update needs besides the experience and what moves."""
@@ -131,6 +79,8 @@ class Plan:
     train_actor: bool = True
     """False while the critic warms up."""
     processes: Processes = Processes()  # noqa: RUF009 (frozen)
+    zero: Zero | None = None
+    """DeepSpeed's engines, where they differentiate."""
 
 
 def prepare(plan: Plan, experience: Experience) -> Batch:
@@ -143,7 +93,9 @@ def prepare(plan: Plan, experience: Experience) -> Batch:
     return replace(batch, reference_log_prob=experience.reference_log_prob, correction=correction)
 
 
-def ppo_epochs(plan: Plan, experience: Experience, moving: Moving, orders: Int[np.ndarray, "E B"]) -> dict[str, float]:
+def ppo_epochs(
+    plan: Plan, experience: Experience, moving: Moving | Zero, orders: Int[np.ndarray, "E B"]
+) -> dict[str, float]:
     """All epochs over one experience: `orders` says in which order each epoch takes the columns.
 
     Returns metrics averaged over the minibatches; `train/first_ratio_deviation` is that of the first one.
@@ -238,27 +190,43 @@ def gradients(
     if plan.how.checkpointing:
         checkpoint_layers(roles.actor)
         checkpoint_layers(roles.critic)
-    for rows, some in plan.how.parts(seen):
+    parts = list(plan.how.parts(seen))
+
+    def of_actor(rows: Any, some: Sequences) -> tuple[Tensor, Outputs]:
         part = _rows(mine, rows, some)
         with plan.how.precision(), torch.set_grad_enabled(plan.train_actor):
             outputs = actor_outputs(plan, some, None if old is None else old[own][rows])
+        held = replace(outputs, value=part.value, next_value=part.value)  # the critic's part is a constant here
+        return loss(recipe, part, held, vf_coef=vf_coef, total=total, reference=plan.reference)[0], outputs
+
+    def of_critic(rows: Any, some: Sequences) -> tuple[Tensor, Outputs]:
+        part, held = _rows(mine, rows, some), Outputs(**_now(says, known, rows, some))
+        with plan.how.precision():
+            outputs = replace(held, **critic_outputs(plan, some))
+        return loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)[0], outputs
+
+    for i, (rows, some) in enumerate(parts):
+        outputs = _differentiated(plan, "actor", partial(of_actor, rows, some), last=i + 1 == len(parts))
         known |= _note(says, outputs, rows)
-        if plan.train_actor:
-            held = replace(outputs, value=part.value, next_value=part.value)  # the critic's part is a constant here
-            value, _ = loss(recipe, part, held, vf_coef=vf_coef, total=total, reference=plan.reference)
-            value.backward()
-    if recipe.critic is not None:
-        for rows, some in plan.how.parts(seen):
-            part, held = _rows(mine, rows, some), Outputs(**_now(says, known, rows, some))
-            with roles.valuing():
-                with plan.how.precision():
-                    outputs = replace(held, **critic_outputs(plan, some))
-                known |= _note(says, outputs, rows)
-                value, _ = loss(recipe, part, outputs, vf_coef=vf_coef, total=total, reference=plan.reference)
-                value.backward()
-    plan.processes.add_gradients([p for _, p in [*roles.actor_parameters, *roles.critic_parameters]])
+    for i, (rows, some) in enumerate(parts if recipe.critic is not None else []):
+        with roles.valuing():
+            outputs = _differentiated(plan, "critic", partial(of_critic, rows, some), last=i + 1 == len(parts))
+        known |= _note(says, outputs, rows)
+    if plan.zero is None:
+        plan.processes.add_gradients([p for _, p in [*roles.actor_parameters, *roles.critic_parameters]])
     gathered = plan.processes.interleave({name: says[name] for name in sorted(known)}, batch.psi.shape[1])
     return Outputs(**gathered)
+
+
+def _differentiated(plan: Plan, name: str, compute: Callable[[], tuple[Tensor, Outputs]], last: bool) -> Outputs:
+    """A micro-batch's outputs, its loss differentiated: by DeepSpeed's engine where there is one."""
+    if name == "actor" and not plan.train_actor:
+        return compute()[1]
+    if plan.zero is not None:
+        return plan.zero.backward(name, compute, last)
+    value, outputs = compute()
+    value.backward()
+    return outputs
 
 
 def actor_outputs(plan: Plan, sequences: Sequences, old: Tensor | None = None) -> Outputs:

@@ -313,7 +313,7 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
     The model is left as it is, bit for bit. All processes must ask. Raises ValueError for adapters on embeddings.
     """
     base = _plain(model)
-    state = {name: whole(x.detach()) for name, x in base.state_dict().items()}
+    state = {name: whole(x).detach() for name, x in base.state_dict(keep_vars=True).items()}
     if any(".lora_embedding_" in name for name in state):
         raise ValueError("LoRA.targets has an embedding, whose adapter vLLM cannot be given: name linear layers only")
     plain: dict[str, Tensor] = {}
