@@ -218,6 +218,8 @@ class JsonLines(Callback):
     When a run is resumed, the lines behind its checkpoint are dropped first.
     """
 
+    writes = True
+
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
 
@@ -275,6 +277,8 @@ class WandB(Callback):
 
     The options are those of `wandb.init`. Raises ModuleNotFoundError, saying what to install, without the package.
     """
+
+    writes = True
 
     def __init__(self, **options: Any) -> None:
         try:

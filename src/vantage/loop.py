@@ -55,6 +55,9 @@ class Callback:
     its end.
     """
 
+    writes = False
+    """Whether it writes or speaks: where several processes train one model, only the first then has it."""
+
     def on_start(self, world: World, recipe: Recipe, total_steps: int) -> None:
         """Before the first rollout."""
 
@@ -158,7 +161,8 @@ def learn(
             f"{total_steps:,} steps are {'fewer' if total_steps < world.steps else 'no more'} than the {world.steps:,} "
             "already taken: total_steps counts from the beginning; give a larger total"
         )
-    run = _Run(world, recipe, total_steps, _listeners(callbacks), checkpoint)
+    here = [x for x in _listeners(callbacks) if getattr(world, "first", True) or not x.writes]
+    run = _Run(world, recipe, total_steps, here, checkpoint)
     with _graceful() as interrupted, _listening_to_steps(world, run):
         run.start(interrupted())
         try:

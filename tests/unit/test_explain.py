@@ -30,6 +30,7 @@ from vantage.recipe import (
 )
 from vantage.recipe.presets import EVERY_RECIPE
 from vantage.recipe.refused import reads_action_values
+from vantage.runs.familiar import FAMILIAR
 from vantage.theory import psi as weights
 
 PSIS = (
@@ -174,6 +175,19 @@ def test_every_metric_that_is_logged_is_explained():
     logged = {name for path in sources for name in re.findall(r'"((?:train|rollout|time)/\w+)"', path.read_text())}
     assert "train/approx_kl" in logged
     assert logged <= METRICS.keys()
+
+
+def test_every_metric_of_language_models_is_explained():
+    """Those that the code names, those of a reward, and the names of other libraries."""
+    texts = [path.read_text() for path in (PACKAGE / "language").glob("*.py")]
+    known = r'"((?:objective|policy|completions|val|train|eval)/\w+|frac_reward_zero_std|episode|time/tokens)": '
+    keys = {name for text in texts for name in re.findall(known, text)}
+    assert {"objective/kl", "val/num_eos_tokens", "frac_reward_zero_std"} <= keys
+    assert keys <= METRICS.keys()
+    assert set(FAMILIAR.values()) <= METRICS.keys()
+    assert vt.explain("objective/kl").by == "theory.divergences.k1"
+    assert vt.explain("rewards/late_words/mean").what.startswith("what the reward function NAME gave")
+    assert vt.explain("policy/approxkl_avg").by == vt.explain("train/approx_kl").by
 
 
 def test_the_module_is_the_function():

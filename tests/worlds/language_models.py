@@ -1,5 +1,6 @@
 """Tiny models and a tokenizer of 32 words, built from configurations: nothing is downloaded."""
 
+import socket
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ torch.set_num_threads(1)  # several processes share the machine, and these model
 
 VOCABULARY = 32
 END = 0
+
+
+def free_port() -> str:
+    """A port on which processes can meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def tokenizer() -> Any:

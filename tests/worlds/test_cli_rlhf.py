@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("datasets")
 
 from tests.unit._tokens import tokenizer  # noqa: E402
+from tests.worlds.language_models import free_port  # noqa: E402
 from vantage.cli import main  # noqa: E402
 
 SHORT = ["--max-new-tokens", "5", "--batch-size", "4", "--micro-batch", "4", "--actor-lr", "1e-2"]
@@ -67,6 +72,42 @@ def finished(place, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
     assert main(command(place, path, "--episodes", "32", "--kl-target", "2")) == 0
     return path
+
+
+def by_two(place, words, *launcher):
+    """A command in two processes; what it printed."""
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
+    launch = [str(Path(sys.executable).parent / launcher[0]), *launcher[1:]]
+    done = subprocess.run(
+        [*launch, "-m", "vantage", *words], env=environment, cwd=place, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2"]
+ZERO = ["accelerate", "launch", "--use_deepspeed", "--zero_stage", "2", "--num_processes", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ZERO], ids=["torchrun", "DeepSpeed"])
+def test_two_processes_leave_one_run(place, tmp_path, launcher):
+    """One of them speaks and writes; the run is that of one process, and goes on with any number of them."""
+    if launcher is ZERO:
+        pytest.importorskip("deepspeed")
+        launcher = [*launcher, "--main_process_port", free_port()]
+    more = ["--episodes", "16", "--held-out", str(place / "prompts.jsonl")]
+    assert by_two(place, command(place, tmp_path / "two", *more), *launcher).count("Mean score") == 1
+    assert main(command(place, tmp_path / "one", *more)) == 0
+    onward = {name: ["rlhf", "--resume", str(tmp_path / name), "--episodes", "24"] for name in ("one", "two")}
+    assert main(onward["two"]) == 0
+    assert by_two(place, onward["one"], *launcher).count("Mean score") == 1
+    ours, theirs = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert len(ours) == len(theirs) == 6
+    for one, two in zip(ours, theirs, strict=True):
+        numbers = [{k: float(x) for k, x in row.items() if x} for row in (one, two)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-5, nan_ok=True)
 
 
 def test_what_a_run_leaves(finished):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.language_models import actor, late_words, prompts, tokenizer
+from tests.worlds.language_models import actor, free_port, late_words, prompts, tokenizer
 from vantage.language import RLHF, LoRA, zero
 from vantage.recipe import PPO, Joint
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINED = """
 import json, sys
-from tests.worlds.language_models import actor, late_words, prompts, tokenizer
+from tests.worlds.language_models import actor, free_port, late_words, prompts, tokenizer
 from vantage.language import RLHF, FromActor, LoRA, Sampling
 from vantage.language.vllm import plain_weights
 from vantage.recipe import PPO, Separate
@@ -48,6 +48,7 @@ def launched(place: Path, *options: str, config: dict | None = None) -> tuple[li
         place.with_suffix(".config").write_text(json.dumps(config))
         words = [
             str(Path(sys.executable).parent / "accelerate"), "launch", "--use_deepspeed", "--num_processes", "2",
+            "--main_process_port", free_port(),
             "--deepspeed_config_file", str(place.with_suffix(".config")),
         ]  # fmt: skip
     done = subprocess.run(

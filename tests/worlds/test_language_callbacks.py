@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from tests.worlds.language_models import actor, late_words, prompts, tokenizer
-from vantage.callbacks import Progress
+from vantage.callbacks import Csv, Progress
 from vantage.language import RLHF, Evaluate, Samples, Sampling
 from vantage.language.callbacks import print_table
-from vantage.language.training import Sample
+from vantage.language.training import LanguageWorld, Sample
 from vantage.recipe import PPO, Separate
 from vantage.runs.progress import FACTS
 
@@ -62,3 +62,13 @@ def test_progress_counts_completions():
     assert "0:00:00 left" in lines[-1]
     for label, name, layout in FACTS["completions"]:
         assert f"{label} {layout.format(row[name])}" in lines[-1]
+
+
+def test_another_process_than_the_first_writes_nothing(tmp_path, capsys, monkeypatch):
+    rlhf, heard = run(), []
+    monkeypatch.setattr(LanguageWorld, "first", False)
+    quiet = [Samples(every=8, path=tmp_path / "samples.jsonl"), Csv(tmp_path / "metrics.csv"), Progress()]
+    rlhf.learn(prompts(), total_episodes=16, callbacks=[*quiet, lambda update: heard.append(update.steps)])
+    assert heard == [8, 16]
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == ""

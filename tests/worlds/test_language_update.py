@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.worlds.language_models import VOCABULARY, actor, torch
+from tests.worlds.language_models import VOCABULARY, actor, free_port, torch
 from vantage import theory
 from vantage.control import update as control_update
 from vantage.language import blocks
@@ -322,13 +322,9 @@ if rlhf.world.first:
 def trained(path: Path, processes: int, *options: str) -> tuple[list[dict], dict]:
     """Metrics and weights of a short run by so many processes."""
     import json
-    import socket
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     root = Path(__file__).resolve().parents[2]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     common["PYTHONPATH"] = str(root)
     common["CUDA_VISIBLE_DEVICES"] = ""
     ranks = [{"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]

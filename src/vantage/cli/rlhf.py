@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,11 @@ class Run:
 def main(argv: Sequence[str]) -> int:
     """`vantage rlhf`."""
     given = Parser("rlhf", [*of_fields(Run, "run"), *rlhf_options.options()]).read(argv)
-    out = live.console(quiet=given.get("json", False))
+    first = rlhf_options.is_first()
+    out = live.console(quiet=given.get("json", False) or not first)
     rlhf_options.quiet()
     result = resume(given, out) if "resume" in given else start(given, out)
-    if given.get("json"):
+    if given.get("json") and first:
         print(json.dumps(result))
     return 130 if result.get("stopped") == "interrupt" else 0
 
@@ -99,6 +101,8 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     live.settings_table([(*line.split(" = ", 1), "") for line in rlhf.describe().splitlines()], out)  # pyright: ignore[reportArgumentType]
     if given.get("dry_run"):
         return rlhf_options.dry_run(rlhf, prompts, config, out)
+    if not rlhf_options.is_first():
+        return train(rlhf, prompts, RunFolder(path), config, out)
     folder = create(path)
     with claimed(path):
         folder.write_config(config)
@@ -115,8 +119,10 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
     folder = RunFolder(Path(given["resume"]))
     config = read_config(folder)
     config["episodes"] = given.get("episodes") or config["episodes"]
-    probe(folder.path)
-    with claimed(folder.path):
+    first = rlhf_options.is_first()
+    if first:
+        probe(folder.path)
+    with claimed(folder.path) if first else nullcontext():
         begun = (folder.path / "state.safetensors").exists()
         rlhf = _again(folder, config) if begun else _make(config, from_json(config["settings"]))
         prompts = _load(rlhf, config["prompts"], config)
@@ -124,7 +130,8 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
             done = rlhf.world.steps
             raise UsageError(f"{folder.path} has made all its completions ({done:,}): give more by --episodes")
         live.say(out, f"[bold]{config['actor']}[/bold], from completion {rlhf.world.steps:,} of {config['episodes']:,}")
-        folder.write_config(config)
+        if first:
+            folder.write_config(config)
         return train(rlhf, prompts, folder, config, out)
 
 
@@ -161,6 +168,8 @@ def train(rlhf: Any, prompts: Any, folder: RunFolder, config: dict[str, Any], ou
         way_on = f"; vantage rlhf --resume {folder.path} goes on from the last checkpoint"
         raise RuntimeError(f"{error}; the completions are in {folder.path / 'experience.jsonl'}{way_on}") from error
     rlhf.save(folder.path)
+    if not rlhf.world.first:
+        return {"stopped": report.stopped}
     return finish(rlhf, folder, config, log, report, watch, out)
 
 

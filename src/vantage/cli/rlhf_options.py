@@ -40,6 +40,13 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def is_first() -> bool:
+    """Whether this process speaks and writes: alone, or the first of those that a launcher started."""
+    from vantage.language import parallel
+
+    return parallel.is_first()
+
+
 @cache
 def recipe_options() -> list[Option]:
     """What can be set about a recipe: the fields of `Recipe`, and what only some presets have."""

@@ -1,5 +1,6 @@
 """A recipe or a metric written out, generated from the objects that are run and from their docstrings."""
 
+import re
 import sys
 from dataclasses import fields, replace
 from types import ModuleType
@@ -37,6 +38,7 @@ def known(what: str) -> str:
 
     Raises ValueError, suggesting the nearest name, or how to choose what is only a part of a recipe.
     """
+    what = re.sub(r"^rewards/.+/(mean|std)$", r"rewards/NAME/\1", what)
     names = {name.lower(): name for name in (*EVERY_RECIPE, *METRICS)}
     if what.lower() in names:
         return names[what.lower()]

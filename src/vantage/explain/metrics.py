@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vantage.explain.formula import block
+from vantage.runs.familiar import FAMILIAR
 from vantage.theory import critics, divergences, importance, loss, objectives
 from vantage.theory import distributions as distribution
 
@@ -160,6 +161,51 @@ METRICS["held_out/entropy"] = Metric(
     what="entropy of the policy after the update", over=HELD, by=distribution.Categorical.entropy,
     formula="H(π_θ(·|s_t)) = −E_{a ∼ π_θ(·|s_t)}[log π_θ(a|s_t)]", unit="nats",
 )  # fmt: skip
+
+
+def _of_texts(
+    what: str, formula: str, unit: str, over: str = "the completions of this update", by: Any = None
+) -> Metric:
+    return Metric(what=what, formula=formula, unit=unit, over=over, by=by)
+
+
+_HELD = "the held-out completions of one evaluation"
+METRICS |= {
+    "objective/scores": _of_texts("what the reward gave, untouched: mean", "mean R(prompt, y)", "score"),
+    "objective/scores_std": _of_texts("what the reward gave, untouched: deviation", "std R(prompt, y)", "score"),
+    "objective/kl": _of_texts(
+        "how far the actor is from the reference, summed over a completion; may be negative by chance",
+        "mean Σ_t log π(y_t|…) − log π_ref(y_t|…)", "nats per completion", by=divergences.k1,
+    ),
+    "objective/kl_coef": _of_texts("the price of that KL in this update", "β", "score per nat", "the update"),
+    "objective/non_score_reward": _of_texts("what the KL to the reference cost", "−β · objective/kl", "score"),
+    "objective/rlhf_reward": _of_texts(
+        "what Ψ reads: the shaped score, less the KL where it stands in the reward", "mean Σ_t r_t", "score"
+    ),
+    "objective/entropy": _of_texts("surprise of a whole completion", "mean −Σ_t log π(y_t|…)", "nats per completion"),
+    "policy/entropy_avg": _of_texts("surprise of a token", "−Σ log π(y_t|…) / tokens", "nats"),
+    "completions/mean_length": _of_texts("tokens that the actor chose: mean", "mean T", "tokens"),
+    "completions/max_length": _of_texts("tokens that the actor chose: longest", "max T", "tokens"),
+    "completions/clipped_ratio": _of_texts("share that the length limit cut", "cut / completions", "share"),
+    "val/num_eos_tokens": _of_texts("completions that ended by themselves", "count", "completions"),
+    "val/ratio": _of_texts("mean ratio", "mean r_t(θ)", "no unit", MINIBATCHES, importance.ratio),
+    "val/ratio_var": _of_texts("variance of the ratio", "var r_t(θ)", "no unit", MINIBATCHES, importance.ratio),
+    "train/value_clip_fraction": _of_texts(
+        "share of tokens whose value has left its band", "|V − V_old| > width", "share", MINIBATCHES
+    ),
+    "frac_reward_zero_std": _of_texts(
+        "share of the groups that teach nothing: all scores are alike", "groups with std R = 0 / groups", "share"
+    ),
+    "rewards/NAME/mean": _of_texts("what the reward function NAME gave, before weights: mean", "mean R_NAME", "score"),
+    "rewards/NAME/std": _of_texts("what the reward function NAME gave: deviation", "std R_NAME", "score"),
+    "eval/score": _of_texts("score of held-out prompts", "mean R(prompt, y)", "score", _HELD),
+    "eval/score_se": _of_texts("standard error of eval/score", "std R / √n", "score", _HELD),
+    "eval/kl": _of_texts("as objective/kl", "mean Σ_t log π − log π_ref", "nats per completion", _HELD),
+    "eval/length": _of_texts("tokens of a completion", "mean T", "tokens", _HELD),
+    "episode": _of_texts("completions so far", "count", "completions", "the run"),
+    "time/tokens": _of_texts("tokens that the actor chose so far", "count", "tokens", "the run"),
+}  # fmt: skip
+METRICS |= {theirs: replace(METRICS[ours], what=f"{METRICS[ours].what} ({ours})") for ours, theirs in FAMILIAR.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

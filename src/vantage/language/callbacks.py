@@ -20,6 +20,8 @@ class Samples(Each):
     where it is given. A resumed run drops the lines behind its checkpoint.
     """
 
+    writes = True
+
     def __init__(
         self, every: int = 1_000, n: int = 4, *, path: str | Path | None = None, tensorboard: str | Path | None = None,
         table: bool = True,
@@ -33,9 +35,9 @@ class Samples(Each):
     def on_start(self, world: Any, recipe: Recipe, total_steps: int) -> None:
         """Open what is written to."""
         super().on_start(world, recipe, total_steps)
-        if self._path is not None and world.first:
+        if self._path is not None:
             keep_lines(self._path, "episode", world.steps)
-        if self._folder is not None and world.first:
+        if self._folder is not None:
             # a name of its own: the metrics' file is opened in the same second
             self._events: Any = event_writer(
                 Path(self._folder), purge_step=world.steps or None, filename_suffix=".samples"
@@ -43,8 +45,6 @@ class Samples(Each):
 
     def _show(self, update: Update) -> None:
         world: Any = update.world
-        if not world.first:
-            return
         chosen = world.samples[: self._n]
         if self._path is not None:
             with open(self._path, "a", encoding="utf-8") as file:

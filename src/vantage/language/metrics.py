@@ -5,17 +5,8 @@ from typing import Any
 from vantage.language.moving import rate
 from vantage.language.records import Experience
 from vantage.recipe import Clip, Recipe, value
+from vantage.runs.familiar import FAMILIAR
 from vantage.theory import critics, divergences, reduce
-
-FAMILIAR = {
-    "train/approx_kl": "policy/approxkl_avg",
-    "train/clip_fraction": "policy/clipfrac_avg",
-    "train/policy_gradient_loss": "loss/policy_avg",
-    "train/value_loss": "loss/value_avg",
-    "train/value_clip_fraction": "val/clipfrac_avg",
-    "train/learning_rate": "lr",
-}
-"""The same number under the name that TRL's PPO trainer gave it. Its value loss carried a ½; ours does not."""
 
 
 def of_experience(experience: Experience, beta: float, recipe: Recipe) -> dict[str, float]:

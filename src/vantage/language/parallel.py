@@ -91,6 +91,17 @@ class Processes:
         return parts
 
 
+def is_first() -> bool:
+    """Whether this process is the first of those that a launcher started, known before they have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def own_device() -> torch.device:
+    """The GPU that a launcher meant for this process, or the CPU."""
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+
+
 def _asked_of_accelerate() -> int | None:
     """How many processes `accelerate launch` was asked for, where it may have started fewer without a word."""
     if "ACCELERATE_MIXED_PRECISION" not in os.environ:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vantage.language import data, files, rewards, roles, sharding
+from vantage.language.parallel import own_device
 from vantage.language.settings import Settings, settings
 from vantage.language.training import LanguageWorld, Sample
 from vantage.loop import Listener, Report, learn
@@ -87,7 +88,7 @@ class RLHF:
         self, actor: Any, reward: Any, chosen: Settings, critic: Any, reference: Any, tokenizer: Any, device: Any
     ) -> None:
         self.settings = chosen
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = own_device() if device is None else torch.device(device)
         self.tokenizer = tokenizer_of(actor, tokenizer)
         self.reward = reward if hasattr(reward, "score") and hasattr(reward, "check") else _reward(reward, self)
         self._sources = {"actor": actor, "critic": critic, "reference": reference}

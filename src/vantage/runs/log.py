@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def keep_lines(path: Path, name: str, until: int) -> None:
 class Csv(Callback):
     """Appends each update's metrics to a CSV file; when resuming, after dropping the rows behind the checkpoint."""
 
+    writes = True
+
     def __init__(self, path: str | Path) -> None:
         self._path, self._names = Path(path), [""]
         self.rows: list[Row] = []
@@ -102,6 +105,8 @@ def event_writer(folder: Path, **options: Any) -> Any:
 class TensorBoard(Callback):
     """Writes each update's metrics as TensorBoard events into a folder, under Stable-Baselines3's names."""
 
+    writes = True
+
     def __init__(self, folder: str | Path) -> None:
         self._folder, self._events = Path(folder), None
 
@@ -112,7 +117,8 @@ class TensorBoard(Callback):
     def on_update(self, update: Update) -> None:
         """Add the metrics at this number of steps."""
         for name, value in update.metrics.items():
-            self._events.add_scalar(name, float(value), update.steps)
+            if isfinite(value):  # a metric of nothing is no point of a curve
+                self._events.add_scalar(name, float(value), update.steps)
 
     def on_end(self, report: Report) -> None:
         """Close the event file."""

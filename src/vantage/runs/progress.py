@@ -31,6 +31,8 @@ PLAIN_LINES = 20
 class Progress(Callback):
     """Shows how far the run is, how fast, and its metrics; `out` is a rich Console, by default standard output."""
 
+    writes = True
+
     def __init__(self, out: Any = None) -> None:
         from rich.console import Console
 
@@ -79,6 +81,8 @@ def left(steps: int, speed: float | None) -> str:
 class Lines(Callback):
     """One line now and then: for files, pipes and CI."""
 
+    writes = True
+
     def __init__(self, out: Any, unit: str = "steps") -> None:
         self._out, self._unit, self._total, self._next, self._speed = out, unit, 1, 0.0, Speed()
         self._last: dict[str, float] = {}
@@ -103,6 +107,8 @@ class Lines(Callback):
 
 class Bar(Callback):
     """A bar with the metrics of the moment below it."""
+
+    writes = True
 
     def __init__(self, out: Any, unit: str = "steps") -> None:
         from rich.live import Live
