@@ -16,6 +16,8 @@ install_import_hook("vantage", "beartype.beartype")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# The tests compile hundreds of programs and run each for a moment: XLA's older emitters compile in half the time.
+os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
