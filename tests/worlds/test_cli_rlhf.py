@@ -17,7 +17,9 @@ pytest.importorskip("datasets")
 
 from tests.unit._tokens import tokenizer  # noqa: E402
 from tests.worlds.language_models import free_port  # noqa: E402
-from vantage.cli import main  # noqa: E402
+from vantage.cli import main, rlhf_options  # noqa: E402
+from vantage.cli.options import of_fields  # noqa: E402
+from vantage.cli.rlhf import Run  # noqa: E402
 
 SHORT = ["--max-new-tokens", "5", "--batch-size", "4", "--micro-batch", "4", "--actor-lr", "1e-2"]
 REWARD = """
@@ -149,6 +151,20 @@ def test_recipes_with_groups(place, tmp_path, recipe, capsys):
     assert "frac_reward_zero_std" in json.loads(capsys.readouterr().out)["final"]
 
 
+def test_updates_are_whole(place, tmp_path, capsys):
+    assert main(command(place, tmp_path / "run", "--episodes", "6", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 8
+    assert main(command(place, tmp_path / "other", "--episodes", "6", "--dry-run")) == 0
+    assert "8 completions of 4 prompts, 4 an update" in capsys.readouterr().out
+
+
+def test_what_is_called_otherwise_is_there():
+    options = rlhf_options.ELSEWHERE
+    known = {option.flag for option in (*rlhf_options.options(), *of_fields(Run, "run"))}
+    assert not known & options.keys()
+    assert {word for text in options.values() for word in text.split() if word.startswith("--")} <= known
+
+
 def test_a_dry_run_shows_tokens_and_memory_and_does_nothing(place, tmp_path, capsys):
     assert main(command(place, tmp_path / "run", "--dry-run")) == 0
     out = capsys.readouterr().out
@@ -166,8 +182,12 @@ def test_talking(finished, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a dog\nthe cat\n\nnot read\n"))
     assert main(["chat", str(finished), "--top-p", "0.5"]) == 0
     assert capsys.readouterr().out.count("before") == 2
-    assert main(["chat", str(finished), "--temperature", "0", "--prompt", "the cat"]) == 1
-    assert "temperature = 0.0: a positive number" in capsys.readouterr().err
+    for words, says in (
+        (("--temperature", "0"), "give --greedy"),
+        (("--temperature", "-1"), "--temperature -1.0: a pos"),
+    ):
+        assert main(["chat", str(finished), *words, "--prompt", "the cat"]) in (1, 2)
+        assert says in capsys.readouterr().err
 
 
 def test_a_reward_that_fails_leaves_the_experience(place, tmp_path, capsys):
@@ -190,6 +210,11 @@ BAD = {
     "no prompts": (["--prompts", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
     "target without kl": (["--kl", "none", "--kl-target", "3"], "--kl-target steers the price of the KL"),
     "trust region": (["--recipe", "trpo"], "second derivatives; choose ppo or ppo-penalty"),
+    "less than an update": (["--episodes", "3"], "--episodes 3: an update makes 4 completions"),
+    "another's name": (["--learning-rate", "1e-5"], "there is no option --learning-rate: here it is --actor-lr and"),
+    "a field of the recipe": (["--gae-lambda", "2"], "--gae-lambda 2.0: "),
+    "a field of the objective": (["--clip-range", "-1"], "--clip-range -1.0: "),
+    "a field of the KL": (["--kl", "kl-in-reward:beta=-1"], "KLInReward.beta = -1.0: "),
     "no completions": (["--episodes", "0"], "--episodes 0: give at least 1"),
     "nothing to evaluate on": (["--eval-every", "8"], "add --held-out FILE"),
     "no held-out file": (["--held-out", "nowhere.jsonl"], "nowhere.jsonl does not exist"),

@@ -165,6 +165,21 @@ def test_a_model_that_computes_something_else_keeps_its_own_forward(part):
     assert blocks.body(model) is None
 
 
+@pytest.mark.parametrize("where", ["the whole model", "a layer", "a norm"])
+def test_who_watches_a_model_sees_it_called(where):
+    """A hook that changes nothing would be passed over without a word: its model keeps its own forward."""
+    model = actor()
+    place = {"the whole model": model, "a layer": model.model.layers[0], "a norm": model.model.norm}[where]
+    assert blocks.body(model) is not None
+    seen: list[tuple] = []
+    hook = place.register_forward_hook(lambda *facts: seen.append(facts))
+    assert blocks.body(model) is None
+    learning.score_log_probs(model, learning.Pass(packing=True), sequences())
+    assert seen
+    hook.remove()
+    assert blocks.body(model) is not None
+
+
 def test_packing_of_adapters_on_one_backbone():
     """The critic's adapter for the critic, the actor's for the actor."""
 
@@ -319,7 +334,7 @@ if rlhf.world.first:
 """
 
 
-def trained(path: Path, processes: int, *options: str) -> tuple[list[dict], dict]:
+def trained(path: Path, processes: int, *options: str, script: str = TRAINED) -> tuple:
     """Metrics and weights of a short run by so many processes."""
     import json
 
@@ -329,7 +344,7 @@ def trained(path: Path, processes: int, *options: str) -> tuple[list[dict], dict
     common["CUDA_VISIBLE_DEVICES"] = ""
     ranks = [{"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     running = [
-        subprocess.Popen([sys.executable, "-c", TRAINED, str(path), *options], env={**common, **rank}, cwd=path.parent)
+        subprocess.Popen([sys.executable, "-c", script, str(path), *options], env={**common, **rank}, cwd=path.parent)
         for rank in ranks
     ]
     assert [process.wait(240) for process in running] == [0] * processes

@@ -115,6 +115,34 @@ def test_it_trains_and_says_what_the_actor_said():
     assert all(row["train/first_ratio_deviation"] < 1e-4 for row in report.rows)
 
 
+IN_PROCESSES = """
+import json, sys
+from tests.worlds.test_turns import ROWS, run
+rlhf = run()
+rows = rlhf.learn(ROWS, total_episodes=16).rows
+seen = rlhf.world.experience.sequences
+heard = int((seen.real & ~seen.decisions).sum())
+if rlhf.world.first:
+    told = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    json.dump([told, heard], open(sys.argv[1], "w"))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_hear_what_one_does(tmp_path):
+    """Each has its own share of the turns, which need not be equally many; the run is that of one process."""
+    from tests.worlds.test_language_update import trained
+
+    rows, heard = trained(tmp_path / "one.json", 1, script=IN_PROCESSES)
+    both, theirs = trained(tmp_path / "two.json", 2, script=IN_PROCESSES)
+    assert heard == theirs >= 8
+    assert len(rows) == len(both) == 2
+    for one, two in zip(rows, both, strict=True):
+        for key in one:
+            rel = 1e-5 if "loss" in key else 1e-4
+            assert two[key] == pytest.approx(one[key], rel=rel, abs=1e-6 if "loss" in key else 1e-5), key
+
+
 BAD = [
     (lambda completions: "no", ValueError, "reply returned 'no' for .* completions: return one text or None for each"),
     (lambda completions: [3] * len(completions), TypeError, "reply returned 3: return a text, or None where"),

@@ -14,6 +14,7 @@ from vantage.language import RLHF, VLLM, LoRA, Sampling, VLLMServer
 from vantage.language.data import load
 from vantage.language.generators import Generator
 from vantage.language.roles import build
+from vantage.language.update import Plan, prepare
 from vantage.language.vllm import plain_weights
 from vantage.recipe import PPO, RLOO, Banded, Separate, Truncated
 
@@ -178,6 +179,30 @@ def test_a_server_that_dies_or_refuses_is_named(engine):
             rlhf.generate(prompts(2))
     with pytest.raises(ConnectionError, match=r"no vLLM server answers .*leave generator out"):
         rlhf.generate(prompts(2))
+
+
+def test_a_server_of_another_model_is_named():
+    with (
+        server(Engine(actor("gpt2").eval())) as url,
+        pytest.raises(RuntimeError, match=r"of tiny at .* refused /collective_rpc \(500: .*another model.*actor's own"),
+    ):
+        run(VLLMServer(url=url)).generate(prompts(2))
+
+
+def test_what_the_engine_says_of_itself_weighs_its_tokens(chosen, engine):
+    """An engine that thinks its tokens likelier by b nats: each counts exp(−b), one that thinks them less likely 2 at
+    most.
+    """
+    for bias, weight in ((0.3, np.exp(-0.3)), (-1.0, 2.0), (0.0, 1.0)):
+        engine.bias, engine.model = bias, None
+        rlhf = run(chosen, correction=Truncated(cap=2.0))
+        row = rlhf.learn(prompts(), total_episodes=8).final
+        assert row["train/act_mismatch"] == pytest.approx(abs(bias), abs=1e-4)
+        world, record = rlhf.world, rlhf.world.experience.rollout
+        plan = Plan(recipe=rlhf.settings.recipe, roles=world._roles, how=world.how, optim=rlhf.settings.optim,
+                    correction=rlhf.settings.correction)  # fmt: skip
+        found = prepare(plan, world.experience).correction[record.mask]
+        torch.testing.assert_close(found, torch.full_like(found, weight), rtol=1e-4, atol=0)
 
 
 def test_a_server_left_asleep_is_woken(engine):

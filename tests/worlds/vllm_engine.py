@@ -22,7 +22,7 @@ class Engine:
     def __init__(self, model: Any = None) -> None:
         self.model, self.calls = model, []
         self.held = {"weights", "kv_cache"}
-        self.fresh = True
+        self.fresh, self.bias = True, 0.0
         self._lock = threading.Lock()
 
     def note(self, call: str) -> None:
@@ -34,7 +34,9 @@ class Engine:
 
         assert "weights" in self.held, "weights are written to memory that was given away"
         self.note("reload")
-        self.model, self.fresh = AutoModelForCausalLM.from_pretrained(weights_path).eval(), True
+        given = AutoModelForCausalLM.from_pretrained(weights_path).eval()
+        assert self.model is None or type(given) is type(self.model), "weights of another model than the one served"
+        self.model, self.fresh = given, True
 
     def sleep(self, level: int) -> None:
         assert level == 2
@@ -69,7 +71,7 @@ class Engine:
     def _cut(self, ids: list[int], log_prob: list[float], how: dict[str, Any]) -> tuple[list[int], list[float], str]:
         ends = [t for t, token in enumerate(ids) if token in how["stop_token_ids"]]
         n = ends[0] + 1 if ends else len(ids)
-        return ids[:n], log_prob[:n], "stop" if ends else "length"
+        return ids[:n], [x + self.bias for x in log_prob[:n]], "stop" if ends else "length"
 
 
 def answer(engine: Engine, path: str, body: Any) -> Any:

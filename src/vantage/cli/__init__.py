@@ -16,6 +16,9 @@ COMMANDS = (
 )  # fmt: skip
 FILES = {name: f"{name}_" if name == "eval" else name for name in COMMANDS}
 
+FIELDS = dict.fromkeys(("train", "compare", "tune"), "plan") | dict.fromkeys(("rlhf", "chat"), "rlhf_options")
+"""Who knows which option sets the field that an error names."""
+
 
 class UsageError(Exception):
     """What was asked for is not possible; the message is one sentence that names the remedy."""
@@ -52,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("VANTAGE_DEBUG"):
             raise
         told = sentence(error)
-        if name in ("train", "compare", "tune") and isinstance(error, ValueError):
-            told = import_module("vantage.cli.plan").in_flags(told)
+        if name in FIELDS and isinstance(error, ValueError):
+            told = import_module(f"vantage.cli.{FIELDS[name]}").in_flags(told)
         return _fail(f"vantage {name}", told, 2 if isinstance(error, UsageError) else 1)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vantage.cli import live
+from vantage.cli import UsageError, live
 from vantage.cli.options import Parser, of_fields
 from vantage.runs.folder import RunFolder
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> None:
 
     given = Parser("chat", of_fields(Chat, "answers"), {"RUN": "a run folder of vantage rlhf"}).read(argv)
     chosen = Chat(**{name: value for name, value in given.items() if name != "RUN"})
+    if chosen.temperature == 0:
+        raise UsageError("--temperature 0: for the most likely token always, give --greedy")
     fail_unless_installed()
     quiet()
     folder = RunFolder(Path(given["RUN"]))

@@ -65,13 +65,16 @@ ELSEWHERE = {
 class Parser(argparse.ArgumentParser):
     """Parses what the options say into a dict of what was given; every error is one sentence with a remedy."""
 
-    def __init__(self, command: str, options: Sequence[Option], positional: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: str, options: Sequence[Option], positional: dict[str, str] | None = None,
+        elsewhere: dict[str, str] = ELSEWHERE,
+    ) -> None:  # fmt: skip
         super().__init__(
             prog=f"vantage {command}", description=summary(command) + ".", allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_width()),
             usage=f"vantage {command} " + "".join(f"{name.strip('?*+')} " for name in positional or {}) + "[OPTIONS]",
         )  # fmt: skip
-        self._options = {option.name: option for option in options}
+        self._options, self._elsewhere = {option.name: option for option in options}, elsewhere
         for name, text in (positional or {}).items():
             self.add_argument(
                 name.strip("?*+"),
@@ -105,8 +108,8 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"{word!r} is one argument too many"
         flag = word.split("=")[0].replace("_", "-")
-        if flag in ELSEWHERE:
-            return f"there is no option {flag}: here it is {ELSEWHERE[flag]}"
+        if flag in self._elsewhere:
+            return f"there is no option {flag}: here it is {self._elsewhere[flag]}"
         return f"there is no option {flag}: {_nearest_flag(flag, [o.flag for o in self._options.values()])}"
 
     def _value(self, name: str, text: Any) -> Any:

@@ -44,7 +44,7 @@ class Run:
     recipe: str = "ppo"
     """The algorithm."""
     episodes: int | None = None
-    """Completions in all; by default one pass over the prompts."""
+    """Completions in all, rounded up to whole updates; by default one pass over the prompts."""
     max_prompt_tokens: int | None = None
     """The longest prompt allowed, in tokens."""
     held_out: str | None = None
@@ -65,7 +65,8 @@ class Run:
 
 def main(argv: Sequence[str]) -> int:
     """`vantage rlhf`."""
-    given = Parser("rlhf", [*of_fields(Run, "run"), *rlhf_options.options()]).read(argv)
+    options = [*of_fields(Run, "run"), *rlhf_options.options()]
+    given = Parser("rlhf", options, elsewhere=rlhf_options.ELSEWHERE).read(argv)
     first = rlhf_options.is_first()
     out = live.console(quiet=given.get("json", False) or not first)
     rlhf_options.quiet()
@@ -87,6 +88,9 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
         chosen = rlhf_options.settings(given)
     except ValueError as error:
         raise UsageError(rlhf_options.in_flags(str(error))) from error
+    if given.get("episodes", chosen.batch_size) < chosen.batch_size:
+        made = f"an update makes {chosen.batch_size} completions"
+        raise UsageError(f"--episodes {given['episodes']}: {made}; ask for that many, or give a smaller --batch-size")
     path = Path(given["out"]) if "out" in given else free_name(Path("runs"), f"rlhf-{chosen.seed}")
     about = {f.name: given.get(f.name, f.default) for f in fields(Run) if f.name not in ("resume", "dry_run", "json")}
     config = {**about, "out": str(path), "command": "rlhf", "settings": to_json(chosen), "versions": _versions()}
@@ -94,9 +98,10 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
     prompts = _load(rlhf, config["prompts"], config)
     if config["held_out"]:
         _load(rlhf, config["held_out"], config)  # what is wrong with it is said before any work
-    config["episodes"] = given.get("episodes") or len(prompts) * chosen.group_size
+    config["episodes"] = _whole(given.get("episodes") or len(prompts) * chosen.group_size, chosen.batch_size)
+    made = f"{config['episodes']:,} completions of {len(prompts):,} prompts, {chosen.batch_size:,} an update"
     out.print()
-    live.say(out, f"[bold]{config['actor']}[/bold], {config['episodes']:,} completions of {len(prompts):,} prompts")
+    live.say(out, f"[bold]{config['actor']}[/bold], {made}")
     live.say(out, f"{path}\n", style="dim")
     live.settings_table([(*line.split(" = ", 1), "") for line in rlhf.describe().splitlines()], out)  # pyright: ignore[reportArgumentType]
     if given.get("dry_run"):
@@ -118,7 +123,8 @@ def resume(given: dict[str, Any], out: Any) -> dict[str, Any]:
         raise UsageError(f"--resume keeps the settings that the run began with: leave out {other[0].replace('_', '-')}")
     folder = RunFolder(Path(given["resume"]))
     config = read_config(folder)
-    config["episodes"] = given.get("episodes") or config["episodes"]
+    asked, size = given.get("episodes") or config["episodes"], from_json(config["settings"]).batch_size
+    config["episodes"] = _whole(asked, size)
     first = rlhf_options.is_first()
     if first:
         probe(folder.path)
@@ -208,6 +214,11 @@ def _check(given: dict[str, Any]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {given[name]}: give at least 1, or leave it out")
     if "eval_every" in given and "held_out" not in given:
         raise UsageError(f"--eval-every {given['eval_every']} has nothing to evaluate on: add --held-out FILE")
+
+
+def _whole(episodes: int, batch_size: int) -> int:
+    """So many completions, or the next number that whole updates make."""
+    return -(-episodes // batch_size) * batch_size
 
 
 def _make(config: dict[str, Any], chosen: Any) -> Any:

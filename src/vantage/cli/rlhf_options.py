@@ -5,7 +5,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
+from functools import cache, reduce
 from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
@@ -24,6 +24,20 @@ KL_HORIZON = Option(
     name="kl_horizon", annotation=float, default=Proportional().horizon, group="KL to the reference",
     help="Completions over which β then moves by at most 20 %.",
 )  # fmt: skip
+
+ELSEWHERE = {
+    "--learning-rate": "--actor-lr and --critic-lr", "--lr": "--actor-lr and --critic-lr",
+    "--kl-coef": "--kl kl-in-reward:beta=0.05", "--init-kl-coef": "--kl kl-in-reward:beta=0.05",
+    "--total-episodes": "--episodes", "--steps": "--episodes", "--algo": "--recipe", "--output-dir": "--out",
+    "--num-ppo-epochs": "--n-epochs", "--num-mini-batches": "--n-minibatches", "--response-length": "--max-new-tokens",
+    "--max-completion-length": "--max-new-tokens", "--num-generations": "--group-size", "--cliprange": "--clip-range",
+    "--lam": "--gae-lambda", "--model-name-or-path": "--actor", "--sft-model-path": "--actor",
+    "--reward-model-path": "--reward", "--value-model": "--critic-model", "--dataset-name": "--prompts",
+    "--resume-from-checkpoint": "--resume", "--missing-eos-penalty": "--missing-eos subtract:amount=1",
+    "--per-device-train-batch-size": "--batch-size and --micro-batch", "--use-peft": "--lora",
+    "--use-vllm": "--generator vllm",
+}  # fmt: skip
+"""What options of TRL are called here."""
 
 
 def fail_unless_installed() -> None:
@@ -108,16 +122,27 @@ def settings(given: dict[str, Any]) -> Any:
     )
 
 
+@cache
+def flags() -> dict[str, str]:
+    """The option that sets a field, by `Class.field`."""
+    from vantage.language import Sampling, Settings, Shaping
+
+    found = {"Proportional.target": KL_TARGET.flag, "Proportional.horizon": KL_HORIZON.flag}
+    for build in LANGUAGE_RECIPES.values():
+        for option in recipe_options():
+            *way, last = lands(build, option.name) or [""]
+            found.setdefault(f"{type(reduce(getattr, way, build())).__name__}.{last}", option.flag)
+    own = {option.name: option.flag for option in options()}
+    for kind in (Recipe, Settings, Sampling, Shaping, Separate):
+        found |= {f"{kind.__name__}.{f.name}": own[f.name] for f in fields(kind) if f.name in own}
+    return found
+
+
 def in_flags(message: str) -> str:
     """An error about a field, `Sampling.temperature = 0.0: …`, as one about its option, `--temperature 0.0: …`."""
-    found = re.match(r"(\w+)\.(\w+) = (.+?): (.+)", message, re.DOTALL)
-    if found is None:
-        return message
-    kind, name, value, rest = found.groups()
-    steered = {"Proportional.target": "--kl-target", "Proportional.horizon": "--kl-horizon"}
-    flags = {option.name: option.flag for option in options()}
-    flag = steered.get(f"{kind}.{name}", flags.get(name))
-    return message if flag is None else f"{flag} {value}: {rest}"
+    found = re.match(r"(\w+\.\w+) = (.+?): (.+)", message, re.DOTALL)
+    flag = None if found is None else flags().get(found[1])
+    return message if found is None or flag is None else f"{flag} {found[2]}: {found[3]}"
 
 
 def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:

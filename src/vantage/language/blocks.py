@@ -189,9 +189,20 @@ def base(model: Any) -> Any:
     return getattr(model, "base_model", model)
 
 
+def hooked(model: nn.Module) -> bool:
+    """Whether somebody watches or changes a module that our way does not call: all but embeddings and linear layers."""
+    called = (nn.Embedding, nn.Linear)
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in model.modules() if not isinstance(m, called)
+    )  # fmt: skip
+
+
 def body(model: Any) -> Body | None:
     """Our way through this model, where it was seen to give the model's own numbers; else None."""
     inner = base(model)
+    if hooked(model):
+        return None
     if inner not in _known:
         _known[inner] = _checked(inner)
     return _known[inner]
@@ -294,14 +305,23 @@ class Gated(torch.autograd.Function):
         return torch.ops.aten.silu_backward.grad_input(along, a, grad_input=along), silu(a).mul_(g)
 
 
+def log_prob(logits: Float[Tensor, "N V"], tokens: Int[Tensor, " N"]) -> tuple[Tensor, Tensor]:
+    """z_y − log Σ_v exp z_v of each row, in float32 at least, and that logarithm."""
+    logits = _wide(logits)
+    total = logits.logsumexp(-1)
+    return logits.gather(-1, tokens[:, None])[:, 0] - total, total
+
+
 class LogProb(torch.autograd.Function):
-    """z_y − log Σ_v exp z_v of each row, in float32 at least; its backward pass overwrites the logits."""
+    """`log_prob` whose backward pass overwrites the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
-        total = torch.cat([_wide(part).logsumexp(-1) for part in logits.split(_rows(logits))])
+        n = _rows(logits)
+        said = [log_prob(part, some) for part, some in zip(logits.split(n), tokens.split(n), strict=True)]
+        found, total = (torch.cat(parts) for parts in zip(*said, strict=True))
         ctx.save_for_backward(logits, tokens, total)
-        return logits.gather(-1, tokens[:, None])[:, 0].to(total.dtype) - total
+        return found
 
     @staticmethod
     @once_differentiable

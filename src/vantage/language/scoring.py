@@ -59,13 +59,8 @@ def token_log_prob(logits: Float[Tensor, "B R V"], tokens: Int[Tensor, "B R"]) -
     """
     flat, chosen = logits.flatten(0, 1), tokens.flatten()
     rows = max(1, CHUNK // logits.shape[-1])
-    parts = [_log_prob(flat[i : i + rows], chosen[i : i + rows]) for i in range(0, len(flat), rows)]
+    parts = [blocks.log_prob(flat[i : i + rows], chosen[i : i + rows])[0] for i in range(0, len(flat), rows)]
     return torch.cat(parts).view_as(tokens)
-
-
-def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
 def _packed_logits(model: Any, body: Any, row: blocks.Packed, temperature: float) -> Float[Tensor, "K V"]:

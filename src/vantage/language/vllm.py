@@ -111,7 +111,7 @@ class Server:
     own = False
 
     def __init__(self, chosen: VLLMServer) -> None:
-        self._url, self._timeout = chosen.url.rstrip("/"), chosen.timeout
+        self._url, self._timeout, self._model = chosen.url.rstrip("/"), chosen.timeout, "?"
         # A server of one's own is not behind the proxy that leads to the world.
         self._open = build_opener(ProxyHandler({})).open
         self._model = self._ask("/v1/models")["data"][0]["id"]
@@ -151,7 +151,8 @@ class Server:
         except HTTPError as error:
             says = error.read().decode(errors="replace")[:300]
             raise RuntimeError(
-                f"the vLLM server at {self._url} refused {path} ({error.code}: {says}); start it by {START}"
+                f"the vLLM server of {self._model} at {self._url} refused {path} ({error.code}: {says}); start it by "
+                f"{START} with the actor's own MODEL"
             ) from error
         except (URLError, OSError) as error:
             reason = getattr(error, "reason", error)
