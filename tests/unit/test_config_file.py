@@ -105,6 +105,27 @@ def test_an_entry_of_the_zoo(tmp_path):
         merge({"config": str(path), "ENV": "Other-v0"})
 
 
+def test_what_an_entry_of_the_zoo_leaves_out_is_not_taken_from_what_is_tuned(tmp_path):
+    pytest.importorskip("yaml")
+    path = tmp_path / "ppo.yml"
+    path.write_text("HalfCheetah-v5:\n  policy: MlpPolicy\natari:\n  policy: CnnPolicy\n  n_envs: 3\n")
+    assert TUNED["HalfCheetah-v5"].settings["network"] is not None
+    found = plan.make("HalfCheetah-v5", merge({"config": str(path), "ENV": "HalfCheetah-v5"})).settings
+    assert (found.network, found.std_init, found.normalise_observation) == (None, 1.0, False)
+    typed = {"config": str(path), "ENV": "HalfCheetah-v5", "recipe": "trpo"}  # replaces the file's algorithm
+    found = plan.make("HalfCheetah-v5", merge(typed)).settings
+    assert (found.recipe, found.network, found.optim) == (vt.TRPO(), None, vt.Joint())
+    assert merge({"config": str(path), "ENV": "PongNoFrameskip-v4"})["n_envs"] == 3
+    with pytest.raises(UsageError, match="HalfCheetah-v5, atari: name one"):
+        merge({"config": str(path)})
+
+
+def test_a_file_without_a_network_means_the_one_that_suits_the_observation(tmp_path):
+    path, chosen = written(tmp_path, env="HalfCheetah-v5", network=None)
+    given = merge({"config": str(path)})
+    assert plan.make(given["ENV"], given).settings.network is chosen.settings.network is None
+
+
 def test_networks_and_arguments_of_the_environment_read_back(tmp_path):
     from vantage.control import LSTM, MLP
 

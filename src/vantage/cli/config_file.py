@@ -23,12 +23,11 @@ def merge(given: dict[str, Any]) -> dict[str, Any]:
         return given
     typed = {name: value for name, value in given.items() if name != "config"}
     path = Path(given["config"])
-    if path.suffix in (".yml", ".yaml"):
-        return _zoo(path, typed.get("ENV"), typed.get("recipe")) | typed
-    found = read(path)
+    zoo = path.suffix in (".yml", ".yaml")
+    found, own = _zoo(path, typed.get("ENV"), typed.get("recipe")) if zoo else (read(path), None)
     if "network" in typed:
         found = {name: value for name, value in found.items() if _options().get(name, ANY).group != "network"}
-    if "recipe" in typed:
+    if typed.get("recipe", own) != own:
         algorithm = {option.name for option in plan.recipe_options()}
         found = {name: value for name, value in found.items() if name not in algorithm}
     if "env" in found:
@@ -68,7 +67,7 @@ def save(path: Path, chosen: plan.Plan) -> None:
         if isinstance(part, Separate):
             lines.append('optim = "separate"')
         if title == "network" and not _is_mlp(part):
-            lines += [] if part is None else [f"network = {_toml(part)}"]
+            lines.append(f"network = {_toml(part)}")
             continue
         skip = ("recipe", "optim", "network", *TABLES) if part is settings else ()
         lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part) if f.name not in skip]
@@ -131,29 +130,31 @@ def _toml(value: Any) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _zoo(path: Path, env: str | None, named: str | None) -> dict[str, Any]:
-    """The entry for an environment in a YAML file of RL Baselines3 Zoo, whose name, or else the recipe, says of which
-    algorithm it is.
+def _zoo(path: Path, env: str | None, named: str | None) -> tuple[dict[str, Any], str]:
+    """The entry for an environment in a YAML file of RL Baselines3 Zoo, whole, so that nothing tuned stands beside it;
+    and its recipe. The file's name, or else the recipe that is named, says of which algorithm it is.
     """
     try:
         import yaml
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: reading YAML needs its package: pip install 'vantage[zoo]'") from error
+    from vantage.control import Settings
     from vantage.control.zoo import STANDARD, from_zoo
 
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    entry = "atari" if env not in entries and str(env).startswith("ALE/") else env
+    known, game = ", ".join(map(str, entries)), str(env).startswith("ALE/") or str(env).endswith("NoFrameskip-v4")
+    entry = "atari" if env not in entries and game else env
     if entry not in entries:
-        raise UsageError(f"{path} has no entry for {env or 'no environment'}: it has {', '.join(map(str, entries))}")
+        raise UsageError(f"{path} has no entry for {env}: it has {known}" if env else f"{path} has {known}: name one")
     algorithm = next((name for name in (path.stem, named) if name in STANDARD), "ppo")
     tuned = from_zoo(entries[entry], algorithm=algorithm)
-    settings = dict(tuned.settings)
-    recipe, optim, network = settings.pop("recipe"), settings.pop("optim"), settings.pop("network", None)
-    found = {"steps": tuned.total_steps, **settings}
-    if network is not None and not _is_mlp(network):
-        found["network"], network = network, None
-    for part in (recipe, optim, network):
-        found |= {} if part is None else {f.name: getattr(part, f.name) for f in fields(part)}
-    return found
+    whole = Settings(**tuned.settings)
+    found = {"steps": tuned.total_steps, **{f.name: getattr(whole, f.name) for f in fields(whole)}}
+    parts = [found.pop("recipe"), found.pop("optim")]
+    if _is_mlp(whole.network):
+        parts, found["network"] = [*parts, whole.network], None
+    for part in parts:
+        found |= {f.name: getattr(part, f.name) for f in fields(part)}
+    return found, algorithm.removesuffix("_lstm")

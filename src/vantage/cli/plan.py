@@ -68,7 +68,8 @@ def agent_options() -> list[Option]:
         *joint,
         *(option for option in separate if option.name not in known),
         Option(
-            name="network", annotation=networks(), help=_options(*get_args(networks())), default=None, group="network"
+            name="network", annotation=networks() | None, default=None, group="network",
+            help=_options(*get_args(networks())),
         ),
         *of_fields(MLP, "network"),
         *of_fields(Settings, "agent", skip=("recipe", "optim", "network", "env_kwargs", "wrappers")),
@@ -109,8 +110,7 @@ def make(env: str, given: dict[str, Any]) -> Plan:
     agent = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "recipe"} | {
         "optim": optim
     }
-    network = make_network(given, known.get("network"))
-    agent |= {} if network is None else {"network": network}
+    agent["network"] = make_network(given, known.pop("network", None))
     agent |= {"env_kwargs": arguments(given["env_kwargs"])} if "env_kwargs" in given else {}
     agent |= {"wrappers": wrappers(given["wrappers"])} if "wrappers" in given else {}
     return Plan(
