@@ -55,6 +55,11 @@ class InfiniteReward(Sound):
         return float("inf") if self.t == 3 else 0.5
 
 
+class NotANumberReward(Sound):
+    def reward(self):
+        return float("nan")
+
+
 class ArrayReward(Sound):
     def reward(self):
         return np.array([1.0])
@@ -212,6 +217,12 @@ def test_each_fault_is_found(fault, rule):
     assert str(found[rule]).count(": ") >= 1
 
 
+@pytest.mark.parametrize("fault", [NotANumberReward, ArrayReward])
+def test_one_fault_is_not_taken_for_another(fault):
+    assert [finding.rule for finding in check(fault, steps=60) if finding.certain] in (["finite-reward"], ["reward"])
+    assert "reward-sparse" not in {finding.rule for finding in check(fault, steps=60)}
+
+
 def test_a_time_limit_that_a_wrapper_hides_is_certain():
     class Hide(gym.Wrapper):
         def step(self, action):
@@ -252,3 +263,9 @@ def test_the_command(capsys):
     assert json.loads(capsys.readouterr().out)[0]["rule"] == "finite-observation"
     assert main(["check", "CartPole-v11"]) == 1
     assert "did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("env", ["mdp:cliff", "gymnax:CartPole-v1", "envpool:CartPole-v1"])
+def test_what_is_not_gymnasiums_is_not_called_sound(env, capsys):
+    assert main(["check", env]) == 2
+    assert "only those are checked" in capsys.readouterr().err

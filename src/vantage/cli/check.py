@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from vantage.cli import UsageError
 from vantage.cli.options import Parser, of_fields
 
 
@@ -29,8 +30,10 @@ def main(argv: Sequence[str]) -> int:
     import gymnasium as gym
 
     from vantage.control.check import check
-    from vantage.control.environments import find, shown
+    from vantage.control.environments import find, prefix, shown
 
+    if prefix(given["ENV"]) is not None:
+        raise UsageError(f"{given['ENV']} is no environment of Gymnasium, and only those are checked")
     find(given["ENV"])
     atari = shown(given["ENV"], None, {}, 1)
     made = gym.make if atari is None else partial(atari.one, max_episode_steps=None)

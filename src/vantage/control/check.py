@@ -202,7 +202,7 @@ def _reward(reward: Any, played: Played) -> Iterator[Finding]:
 
 def _judge(env: gym.Env, played: Played) -> Iterator[Finding]:
     """What the statistics of random play say."""
-    size = max(map(abs, played.rewards), default=0.0)
+    size = max(map(abs, played.rewards), default=1.0)  # none that is a number: said by another rule
     if size == 0.0:
         problem = f"every reward of {played.steps} random steps was 0"
         yield Finding(rule="reward-sparse", problem=problem, certain=False, remedy="expect slow learning, or shape it")
@@ -314,7 +314,7 @@ def _drawn(env: gym.Env, observation: Any, told: Any) -> Any:
 def _same(x: Any, y: Any) -> bool:
     if isinstance(x, list):
         return len(x) == len(y) and all(map(_same, x, y))
-    return np.array_equal(x, y)
+    return np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
 
 
 def _leaves(observation: Any) -> list[Array]:

@@ -133,4 +133,4 @@ def _ints(x: Any) -> tuple[int, ...]:
 
 def _brief(space: Any) -> str:
     text = str(space)
-    return text if len(text) < 80 else f"{type(space).__name__}{getattr(space, 'shape', '')}"
+    return text if len(text) < 80 else f"{type(space).__name__}{getattr(space, 'shape', None) or ''}"
