@@ -557,6 +557,17 @@ def test_an_unknown_name_is_named(env, words):
         vt.Agent(env)
 
 
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_an_environment_that_was_made_already_is_no_source(make):
+    with pytest.raises(TypeError, match="give a Gymnasium id such as 'CartPole-v1', or a callable"):
+        vt.Agent(make("CartPole-v1"))
+
+
+def test_a_module_that_is_not_there_may_be_a_file_of_ones_own():
+    with pytest.raises(ValueError, match="'no_such': install it, or put its folder on PYTHONPATH"):
+        vt.Agent("no_such:Mine-v0")
+
+
 @pytest.mark.parametrize("package", ["gymnax", "brax", "envpool"])
 def test_a_missing_package_is_named_with_the_command(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -151,6 +151,8 @@ def test_evaluations_end_a_run(tmp_path, capsys):
     frozen = [*argv, "--lr", "1e-12", "--patience", "2", "--eval-every", "64", "--out", str(tmp_path / "b")]
     assert main(frozen) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 192  # one evaluation, and two that are no better
+    assert main([*argv, "--max-episodes", "3", "--out", str(tmp_path / "e")]) == 0
+    assert "have ended, and --max-episodes is 3" in capsys.readouterr().out
     assert main([*argv, "--patience", "0", "--out", str(tmp_path / "c")]) == 2
     assert "--patience 0" in capsys.readouterr().err
 
@@ -268,6 +270,22 @@ def test_a_reward_that_is_not_finite_ends_the_run_with_its_last_checkpoint(tmp_p
         assert load(RunFolder(tmp_path / "run").checkpoint)[1]["counters"]["steps"] > 0
     finally:
         del gym.registry["Broken-v0"]
+
+
+def test_a_missing_logger_leaves_no_folder_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    argv = ["train", "CartPole-v1", *SHORT[1:], "--wandb", "project", "--out", str(tmp_path / "run")]
+    assert main(argv) == 1
+    assert "pip install 'vantage[wandb]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_nobody_is_sent_to_watch_what_is_not_drawn(tmp_path, capsys):
+    argv = ["train", "mdp:cliff", *SHORT[1:], "--steps", "64", "--max-episode-steps", "20"]
+    assert main([*argv, "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    assert "vantage eval" in told
+    assert "vantage play" not in told
 
 
 def test_on_a_terminal_there_is_a_bar():

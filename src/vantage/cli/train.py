@@ -181,6 +181,8 @@ def start(given: dict[str, Any], out: Any) -> dict[str, Any]:
         _announce(chosen, path, out)
         live.say(out, "Nothing was trained: --dry-run.", style="dim")
         return config
+    if given.get("wandb"):
+        WandB()  # says what is missing before there is a folder
     folder = create(path)
     with claimed(path):
         folder.write_config(config)
@@ -312,6 +314,7 @@ def finish(
     agent: Any, folder: RunFolder, config: dict[str, Any], log: FolderLog, report: Report, out: Any
 ) -> dict[str, Any]:
     """Picture, verdict and the way on."""
+    from vantage.control.environments import prefix
     from vantage.lab.doctor import sentences, verdict
     from vantage.runs.picture import learning_curve
 
@@ -321,7 +324,8 @@ def finish(
     )
     if report.stopped != "interrupt":  # who has pressed Ctrl-C does not wait for a picture
         learning_curve(log.rows, folder.curve, title=title, goal=goal)
-    way_on = f"Evaluate it with vantage eval {folder.path}, or watch it with vantage play {folder.path}."
+    watch = "" if prefix(config["env"]) else f", or watch it with vantage play {folder.path}"
+    way_on = f"Evaluate it with vantage eval {folder.path}{watch}."
     told = [*_ended(config, log.rows, report), *sentences(log.rows, recipe=recipe, goal=goal, next_step=way_on)]
     out.print()
     if report.stopped == "interrupt":
@@ -344,16 +348,15 @@ def finish(
 
 
 def _ended(config: dict[str, Any], rows: list[dict[str, float]], report: Report) -> list[str]:
-    """Which evaluation ended the run, if one did."""
-    goal = config.get("stop_at")
-    found = next((row["eval/mean_reward"] for row in reversed(rows) if "eval/mean_reward" in row), None)
-    if report.stopped != "callback" or found is None:
-        return []
-    if goal is not None and found >= goal:
-        return [f"The run ended early: an evaluation's mean return is {found:.4g}, and --stop-at is {goal:g}."]
-    if config.get("until") is None and config.get("patience"):
-        return [f"The run ended early: {config['patience']} evaluations in a row brought no new best."]
-    return []
+    """What ended the run early, where that was asked for by an option other than `--until`."""
+    last = {name: value for row in rows for name, value in row.items() if value == value}
+    why = {
+        StopAtReward: "an evaluation's mean return is {eval/mean_reward:.4g}, and --stop-at is {stop_at:g}",
+        StopWithoutImprovement: "no new best in as many evaluations in a row as --patience {patience} allows",
+        StopAfterEpisodes: "{rollout/episodes:.0f} episodes have ended, and --max-episodes is {max_episodes}",
+    }
+    found = [text.format_map(config | last) for kind, text in why.items() if kind.__name__ == report.stopped_by]
+    return [f"The run ended early: {text}." for text in found]
 
 
 def _announce(chosen: plan.Plan, path: Path, out: Any) -> None:

@@ -49,7 +49,7 @@ def in_jit(source: Source) -> bool:
     """Whether the environment is written in JAX, so that it runs inside the compiled program."""
     if isinstance(source, str):
         return prefix(source) in IN_JIT
-    return _is_mdp(source) or (isinstance(source, JaxEnv) and not isinstance(source, type | gym.Env))
+    return _is_mdp(source) or (isinstance(source, JaxEnv) and not isinstance(source, type | gym.Env | VectorEnv))
 
 
 def prefix(env_id: str) -> str | None:
@@ -253,7 +253,7 @@ def find(env_id: str) -> Any:
         if error.name == "ale_py":
             raise ModuleNotFoundError(f"{env_id} needs atari: pip install 'vantage[atari]'") from error
         raise ValueError(
-            f"environment {env_id!r} needs the package {error.name!r}: pip install {error.name}"
+            f"environment {env_id!r} needs the module {error.name!r}: install it, or put its folder on PYTHONPATH"
         ) from error
 
 
