@@ -1,6 +1,7 @@
 """The compiled update: what must not matter does not, what must matter does."""
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -324,3 +325,13 @@ def test_the_betas_of_adam_reach_it(case):
     mu = np.array(case.moved.optimiser.mu)
     case.learn(vt.A2C(), vt.Joint(lr=1e-30, max_grad_norm=None, optimiser=vt.recipe.Adam(b1=0.5)))
     np.testing.assert_allclose(np.array(case.moved.optimiser.mu), 5 * mu, rtol=1e-4, atol=1e-9)
+
+
+def test_rows_read_in_blocks_say_what_they_say_at_once(rng, monkeypatch):
+    case = Case(rng)
+    inputs = [case.rollout.observation, case.reached, case.rollout.action]
+    score = partial(learning.score.__wrapped__, case.model, case.vector)
+    whole = score(*inputs)
+    monkeypatch.setattr(learning, "BLOCK", 5 * B)  # 12 rows are 5, 5 and 2
+    assert "scan" in str(jax.make_jaxpr(score)(*inputs))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), score(*inputs), whole)

@@ -22,7 +22,6 @@ PARTS = {
     "wandb": ("wandb",),
     "zoo": ("pyyaml",),
     "video": ("imageio_ffmpeg",),
-    "fast": ("ziglang",),
     "bench": ("stable-baselines3",),
     "dev": ("pytest", "ruff", "pyright"),
 }
@@ -52,7 +51,6 @@ def installation() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": device(),
-        "kernel": kernel(),
         **parts,
     }
 
@@ -73,15 +71,6 @@ def device() -> str:
 
     found = jax.devices()
     return f"{len(found)} × {found[0].device_kind}"
-
-
-def kernel() -> str:
-    """Whether tanh perceptrons run by the compiled kernel, and why not."""
-    if util.find_spec("jax") is None:
-        return "none: JAX is not installed"
-    from vantage.control.kernel import described
-
-    return described()
 
 
 def run(path: Path) -> dict[str, Any]:

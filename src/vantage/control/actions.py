@@ -105,6 +105,10 @@ class BoxActions:
         """How many standard deviations are learned: one a dimension."""
         return len(self.low)
 
+    @cached_property
+    def _bounds(self) -> tuple[Array, Array]:
+        return np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+
     def rule_out(self, outputs: Array, allowed: Array) -> Array:
         """The outputs: no mask narrows a box."""
         return outputs
@@ -133,7 +137,7 @@ class BoxActions:
     def to_env(self, action: Array) -> Array:
         """Inside the box."""
         xp = np if isinstance(action, np.ndarray) else namespace(action)
-        low, high = xp.asarray(self.low, dtype=xp.float32), xp.asarray(self.high, dtype=xp.float32)
+        low, high = self._bounds
         if self.squash:
             inside = low + (SquashedGaussian.squash(action) + 1.0) * (0.5 * (high - low))
         else:

@@ -24,6 +24,8 @@ from vantage.theory import psi, reduce
 from vantage.theory.loss import Batch, Outputs, loss
 
 Array = Any
+BLOCK = 2048
+"""Rows that the networks read at a time outside of minibatches."""
 
 
 class Moving(NamedTuple):
@@ -77,15 +79,34 @@ def score(
 
     V(s_{t+1}) is that of the observation reached, upon the state after row t.
     """
-    says = model.run(vector, observation, memory)
-    scored: dict[str, Any] = {"log_prob": says.policy.log_prob(action), "policy": says.policy.parameters}
-    if model.has_critic:
-        scored |= {"value": says.value, "next_value": model.value(vector, reached, says.states)}
-    if says.action_values is not None:
-        scored["action_value"] = psi.action_value(says.action_values, action)
-    if says.states is not None:
-        scored["carry"] = says.states[-1]
-    return scored
+
+    def scored(observation: Array, reached: Array, action: Array) -> dict[str, Any]:
+        says = model.run(vector, observation, memory)
+        found: dict[str, Any] = {"log_prob": says.policy.log_prob(action), "policy": says.policy.parameters}
+        if model.has_critic:
+            found |= {"value": says.value, "next_value": model.value(vector, reached, says.states)}
+        if says.action_values is not None:
+            found["action_value"] = psi.action_value(says.action_values, action)
+        if says.states is not None:
+            found["carry"] = says.states[-1]
+        return found
+
+    return in_blocks(model, scored, observation, reached, action)
+
+
+def in_blocks(model: Model, f: Callable[..., Any], *rows: Array) -> Any:
+    """f of rows `[T, B, …]` that do not depend on each other, a block of them at a time: what the networks compute on
+    the way then stays in the processor's cache. For networks that remember, all at once.
+    """
+    steps, columns = rows[0].shape[:2]
+    if model.carry or steps * columns <= 2 * BLOCK:
+        return f(*rows)
+    length = max(BLOCK // columns, 1)
+    end = steps - steps % length
+    blocks = [x[:end].reshape(-1, length, *x.shape[1:]) for x in rows]
+    parts = [jax.tree.map(lambda x: x.reshape(end, *x.shape[2:]), lax.map(lambda block: f(*block), blocks))]
+    parts += [f(*(x[end:] for x in rows))] if end < steps else []
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 
 def memory_of(model: Model, rollout: Rollout) -> Memory | None:
@@ -118,7 +139,7 @@ def learn(
     rollout = only(whole, held, False)
     memory, split = memory_of(model, rollout), partial(items, model)
     table = jax.tree.map(split, _inputs(recipe, rollout, reached, memory))
-    starts = _starts(model, moving.vector, rollout.observation, memory)
+    starts, bound = _starts(model, moving.vector, rollout.observation, memory), recipe.kl_bound
     total, seen = recipe.reduction.total(rollout), reduce.total_steps(rollout.reward, rollout.mask)
 
     def prepare(vector: Array) -> dict[str, Array]:
@@ -138,8 +159,6 @@ def learn(
 
         gradient, metrics = jax.grad(value, has_aux=True)(moving.vector)
         return gradient, metrics | gradient_norms(model, gradient)
-
-    bound = recipe.kl_bound
 
     def step(state: tuple) -> tuple:
         epoch, i, moving, batch, sums, stopped = state
@@ -311,7 +330,9 @@ def _summary(
     count, first = sums.pop("train/minibatches"), sums.pop("train/first_ratio_deviation")
     metrics = {name: x / count for name, x in sums.items()}
     before = model.actions.rebuild(rollout.policy or ())
-    after = model.policy(vector, rollout.observation, memory_of(model, rollout))
+    memory = memory_of(model, rollout)
+    after = in_blocks(model, lambda seen: model.policy(vector, seen, memory).parameters, rollout.observation)
+    after = model.actions.rebuild(after)
     found = measured(recipe, only(rollout, held, False), before, after)
     metrics |= {
         "train/minibatches": count,
