@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vantage.lab import statistics
 from vantage.lab.statistics import Estimate, band, iqm, mean, probability_of_improvement, stratified_bootstrap
 
 
@@ -93,3 +94,34 @@ def test_band_of_one_curve_and_of_none():
         band([np.empty((0, 2))])
     with pytest.raises(ValueError, match="no step in common"):
         band([np.array([[0, 1.0], [1, 1.0]]), np.array([[2, 1.0], [3, 1.0]])])
+
+
+def test_intervals_are_those_of_rliable(rng, monkeypatch):
+    """Where it imports it draws the samples; without it our own agree, and nobody else's random numbers move."""
+    if statistics.rliable() is None:
+        pytest.skip("rliable does not import here")
+    runs = list(rng.normal(size=(2, 12)))
+    np.random.seed(5)  # noqa: NPY002
+    theirs, after = stratified_bootstrap(runs), np.random.random()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    assert after == np.random.random()  # noqa: NPY002
+    assert theirs == stratified_bootstrap(runs)
+    monkeypatch.setattr(statistics, "rliable", lambda: None)
+    ours = stratified_bootstrap(runs)
+    assert theirs != ours
+    assert theirs.value == ours.value
+    np.testing.assert_allclose([theirs.low, theirs.high], [ours.low, ours.high], atol=0.05)
+
+
+def test_rliable_is_asked_where_it_imports(monkeypatch):
+    class Library:
+        @staticmethod
+        def get_interval_estimates(scores, statistic, reps, confidence_interval_size):
+            (runs,) = scores.values()
+            assert (runs.shape, reps, confidence_interval_size) == ((2, 2), 7, 0.5)
+            return {"": statistic(runs)}, {"": np.array([[-1.0], [2.0]])}
+
+    monkeypatch.setattr(statistics, "rliable", lambda: Library)
+    found = stratified_bootstrap([[0.0, 1.0], [2.0, 3.0]], mean, confidence=0.5, resamples=7)
+    assert found == Estimate(value=1.5, low=-1.0, high=2.0)
+    assert stratified_bootstrap([[0.0, 1.0], [2.0]], mean).low > -1.0, "strata of unlike sizes are ours to draw"

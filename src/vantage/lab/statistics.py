@@ -56,7 +56,8 @@ def stratified_bootstrap(
     """A statistic of runs, with its percentile bootstrap interval.
 
     Each stratum (the runs on one environment) is resampled with replacement by itself, T* = T(x*¹, …, x*ᵐ), and the
-    interval is the central `confidence` share of the T*. With few runs it is too narrow: of nominal 95 %, about 83 %
+    interval is the central `confidence` share of the T*; rliable draws them where it imports and the strata are of one
+    size. With few runs it is too narrow: of nominal 95 %, about 83 %
     at 5 runs, 90 % at 10 and 92 % at 20 for the mean of normal numbers.
     Raises ValueError for a stratum without runs.
     """
@@ -66,11 +67,40 @@ def stratified_bootstrap(
     value = float(statistic(np.concatenate(runs)))
     if max(map(len, runs)) == 1:
         return Estimate(value=value, low=np.nan, high=np.nan)
-    rng = np.random.default_rng(seed)
-    drawn = [stratum[rng.integers(len(stratum), size=(resamples, len(stratum)))] for stratum in runs]
-    outside = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistic(np.concatenate(drawn, axis=-1)), (outside, 1.0 - outside))
+    library = rliable() if len(set(map(len, runs))) == 1 else None
+    if library is None:
+        rng = np.random.default_rng(seed)
+        drawn = [stratum[rng.integers(len(stratum), size=(resamples, len(stratum)))] for stratum in runs]
+        outside = (1.0 - confidence) / 2.0
+        low, high = np.quantile(statistic(np.concatenate(drawn, axis=-1)), (outside, 1.0 - outside))
+    else:
+        low, high = _by_rliable(library, np.stack(runs, axis=1), statistic, confidence, resamples, seed)
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def rliable() -> Any:
+    """The library of Agarwal et al., or None where it is missing or does not import."""
+    try:
+        from rliable import library  # pyright: ignore[reportMissingImports]
+    except Exception:  # with some versions of pandas its dependency arch raises TypeError
+        return None
+    return library
+
+
+def _by_rliable(
+    library: Any, scores: Float[Array, "N M"], statistic: Statistic, confidence: float, resamples: int, seed: int
+) -> Float[Array, "2"]:
+    """The ends of the interval; rliable draws from NumPy's global generator, which is put back as it was."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        _, ends = library.get_interval_estimates(
+            {"": scores}, lambda x: np.array([statistic(x.ravel())]), reps=resamples,
+            confidence_interval_size=confidence,
+        )  # fmt: skip
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+    return ends[""].ravel()
 
 
 def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:
