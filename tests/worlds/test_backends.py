@@ -628,6 +628,29 @@ def test_both_paths_reach_the_same_expected_return():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["envpool:Catch-v0", "gymnax:Catch-bsuite"])
+def test_a_reward_at_the_end_is_worth_its_distance(name):
+    """Where a backend brings its own worlds: a ball falls for 9 steps, and catching it is worth 1.
+
+    A policy that always catches has V(s_t) = γ^(8−t).
+    """
+    pytest.importorskip(name.partition(":")[0])
+    made = agent(
+        name, vt.PPO(n_epochs=4, n_minibatches=4), gamma=GAMMA, n_envs=16, n_steps=36, network=MLP(hidden=(64,)),
+        optim=vt.Joint(lr=vt.Linear(5e-3)),
+    )  # fmt: skip
+    made.learn(100_000)
+    assert made.evaluate(episodes=50).mean == 1.0
+    rollout = collected(made)
+    mask = np.asarray(rollout.mask)
+    time, values = np.asarray(rollout.time)[mask], value_of(made, rollout.observation)[mask]
+    made.world.close()
+    assert set(time) == set(range(9))
+    for t in range(9):
+        assert np.isclose(values[time == t].mean(), GAMMA ** (8 - t), atol=0.05)
+
+
+@pytest.mark.slow
 def test_gymnax_cartpole_is_solved():
     pytest.importorskip("gymnax")
     made = vt.Agent(
