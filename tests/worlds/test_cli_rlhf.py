@@ -20,6 +20,9 @@ from tests.worlds.language_models import free_port  # noqa: E402
 from vantage.cli import main, rlhf_options  # noqa: E402
 from vantage.cli.options import of_fields  # noqa: E402
 from vantage.cli.rlhf import Run  # noqa: E402
+from vantage.explain.choices import convert  # noqa: E402
+from vantage.language import Settings  # noqa: E402
+from vantage.recipe import LANGUAGE_RECIPES  # noqa: E402
 
 SHORT = ["--max-new-tokens", "5", "--batch-size", "4", "--micro-batch", "4", "--actor-lr", "1e-2"]
 REWARD = """
@@ -241,3 +244,16 @@ def test_another_commands_run_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"env": "CartPole-v1"}')
     assert main(["chat", str(tmp_path)]) == 2
     assert "is no run of vantage rlhf" in capsys.readouterr().err
+
+
+def test_help_shows_what_holds_for_language_models():
+    """Defaults as the settings resolve them, not as agents have them; names as a user would spell them."""
+    told = {option.name: option for option in rlhf_options.options()}
+    resolved = Settings()
+    assert told["n_epochs"].default == resolved.recipe.n_epochs == 4
+    assert told["n_minibatches"].default == resolved.recipe.n_minibatches == 1
+    assert told["critic"].default == resolved.recipe.critic
+    assert told["actor_lr"].default == resolved.optim.actor_lr == 3e-6
+    assert convert("lora:rank=4", told["lora"].annotation).rank == 4
+    recipe = next(option for option in of_fields(Run, "run") if option.name == "recipe")
+    assert all(name in recipe.help for name in LANGUAGE_RECIPES)

@@ -42,7 +42,7 @@ class Run:
     reference: str | None = None
     """The model that the KL is measured to; by default the actor as it begins."""
     recipe: str = "ppo"
-    """The algorithm."""
+    """The algorithm: ppo, ppo-penalty, grpo, rloo, reinforce, a2c, actor-critic or importance-weighted."""
     episodes: int | None = None
     """Completions in all, rounded up to whole updates; by default one pass over the prompts."""
     max_prompt_tokens: int | None = None

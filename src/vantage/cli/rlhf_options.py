@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, reduce
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -93,17 +93,23 @@ def options() -> list[Option]:
     """Everything that can be set about an RLHF run besides the run itself."""
     fail_unless_installed()
     from vantage.language import Sampling, Settings, Shaping
+    from vantage.language.settings import OPTIM
 
     parts = ("recipe", "optim", "sampling", "shaping", "correction")
     return [
-        *recipe_options(),
+        *_as_in(Settings().recipe, recipe_options()),
         *of_fields(Settings, "settings", skip=parts),
         KL_TARGET,
         KL_HORIZON,
         *of_fields(Sampling, "completions"),
         *of_fields(Shaping, "scores"),
-        *of_fields(Separate, "optimiser"),
+        *_as_in(OPTIM, of_fields(Separate, "optimiser")),
     ]
+
+
+def _as_in(chosen: Any, options: list[Option]) -> list[Option]:
+    """The options, with the defaults that hold for language models."""
+    return [replace(option, default=getattr(chosen, option.name, option.default)) for option in options]
 
 
 def settings(given: dict[str, Any]) -> Any:

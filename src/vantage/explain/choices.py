@@ -28,7 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def spelling(cls: type) -> str:
     """The name of a type on the command line: `KStep` is k-step, `TDError` is td-error, `GAE` is gae."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__.replace("LoRA", "Lora")).lower()
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
