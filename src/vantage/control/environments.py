@@ -45,6 +45,11 @@ def own_vector(source: Source) -> int:
     return 6 if spec and str(spec.vector_entry_point).startswith("gymnasium.envs.") else 4
 
 
+def _takes_own(source: Source, backend: Backend, slots: int) -> bool:
+    """Whether a vector implementation, where there is one, is used."""
+    return backend == "vector" or (backend == "auto" and slots >= own_vector(source))
+
+
 def in_jit(source: Source) -> bool:
     """Whether the environment is written in JAX, so that it runs inside the compiled program."""
     if isinstance(source, str):
@@ -136,7 +141,7 @@ def make(
         raise TypeError(
             f"env = {source!r}: give a Gymnasium id such as 'CartPole-v1', or a callable that returns an environment"
         )
-    if hasattr(source, "make_vector") and (backend == "vector" or (backend == "auto" and slots >= own_vector(source))):
+    if hasattr(source, "make_vector") and _takes_own(source, backend, slots):
         return source.make_vector(slots, **env_kwargs)
     return _together(source, _single(source, env_kwargs, max_episode_steps), slots, backend)
 
@@ -164,9 +169,7 @@ def _of_gymnasium(
     atari: Atari | None,
 ) -> VectorEnv:
     spec = find(env_id)
-    own = spec.vector_entry_point is not None and (
-        backend == "vector" or (backend == "auto" and slots >= own_vector(env_id))
-    )
+    own = spec.vector_entry_point is not None and _takes_own(env_id, backend, slots)
     if atari is not None:
         if own:
             return atari.several(env_id, slots, max_episode_steps, **env_kwargs)
